@@ -1,0 +1,6 @@
+-- What a database must offer.
+SELECT
+    current_setting('server_version_num')::integer AS "version!",
+    current_setting('server_encoding') AS "encoding!",
+    current_setting('synchronous_commit') AS "synchronous_commit!",
+    pg_is_in_recovery() AS "is_standby!"

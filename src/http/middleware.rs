@@ -1,0 +1,149 @@
+//! What happens around every request.
+//!
+//! From the outside in: the request id and the one log line, CORS, and the
+//! net under panics. The net is innermost so that its answer, too, has the
+//! headers the layers outside of it add. A log line names the matched route
+//! and never the query, a header or a payload.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::extract::{MatchedPath, Request};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use tower_http::cors::{AllowOrigin, Any as AnyOrigin, CorsLayer};
+
+use super::error::{ApiError, FailureSource};
+use super::{CorsOptions, CorsOrigins, fresh};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+/// Longest request id taken over from a caller, in bytes.
+const REQUEST_ID_BYTES: usize = 128;
+
+/// How long a browser may remember the answer to a preflight.
+const PREFLIGHT_AGE: Duration = Duration::from_mins(10);
+
+/// Gives the request an id and logs one line when its response begins.
+///
+/// Requests that went well are logged at `debug`: a line for each of tens of
+/// thousands a second costs more than some of the requests.
+pub(super) async fn observe(request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let id = request_id(request.headers());
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let mut response = next.run(request).await;
+
+    let status = response.status().as_u16();
+    let failure = response.extensions_mut().remove::<FailureSource>();
+    let failure = failure.as_ref().map(|source| &*source.0);
+    let route = route.as_ref().map_or("none", MatchedPath::as_str);
+    let duration_ms = (started.elapsed().as_secs_f64() * 1e6).round() / 1e3;
+    let request_id = id.to_str().unwrap_or_default();
+    macro_rules! log {
+        ($level:ident) => {
+            tracing::$level!(
+                request.id = request_id,
+                http.method = %method,
+                http.route = route,
+                http.status = status,
+                duration_ms,
+                error.source = failure,
+                "request"
+            )
+        };
+    }
+    match status {
+        500.. => log!(error),
+        400.. => log!(info),
+        _ => log!(debug),
+    }
+    response.headers_mut().insert(REQUEST_ID, id);
+    response
+}
+
+fn request_id(headers: &HeaderMap) -> HeaderValue {
+    let given = headers.get(REQUEST_ID).filter(|id| {
+        (1..=REQUEST_ID_BYTES).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic)
+    });
+    given.cloned().unwrap_or_else(|| {
+        // An id of letters and digits is always a valid header value.
+        HeaderValue::try_from(fresh::request_id()).unwrap_or(HeaderValue::from_static("none"))
+    })
+}
+
+/// Answers for a handler that panicked.
+#[expect(clippy::needless_pass_by_value, reason = "the layer hands the panic over")]
+pub(super) fn answer_panic(panic: Box<dyn Any + Send>) -> Response {
+    let message = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("a panic without a message");
+    ApiError::internal(Arc::from(format!("panicked: {message}"))).into_response()
+}
+
+/// Returns the layer that lets browsers in, if any origin is allowed.
+pub(super) fn cors(options: &CorsOptions) -> Option<CorsLayer> {
+    let origins = match &options.origins {
+        CorsOrigins::None => return None,
+        CorsOrigins::Any => AllowOrigin::from(AnyOrigin),
+        CorsOrigins::List(origins) => AllowOrigin::list(origins.clone()),
+    };
+    let headers =
+        [header::AUTHORIZATION, header::CONTENT_TYPE, IDEMPOTENCY_KEY, LAST_EVENT_ID, REQUEST_ID];
+    Some(
+        CorsLayer::new()
+            .allow_origin(origins)
+            .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::PATCH, Method::DELETE])
+            .allow_headers(headers)
+            .expose_headers([REQUEST_ID])
+            .max_age(PREFLIGHT_AGE),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::StatusCode;
+
+    use super::*;
+
+    fn taken_over(id: &str) -> bool {
+        let mut headers = HeaderMap::new();
+        headers.insert(REQUEST_ID, HeaderValue::from_bytes(id.as_bytes()).unwrap());
+        request_id(&headers) == id
+    }
+
+    #[test]
+    fn a_request_keeps_an_id_of_visible_ascii_and_gets_one_otherwise() {
+        assert!(taken_over("a-B_1/~"));
+        assert!(taken_over(&"x".repeat(128)));
+        for bad in ["", "a b", "ä", &"x".repeat(129)] {
+            assert!(!taken_over(bad), "{bad}");
+        }
+        let made = request_id(&HeaderMap::new());
+        assert_eq!(made.len(), 26);
+        assert_ne!(made, request_id(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn a_panic_is_told_to_the_log_and_not_to_the_caller() {
+        for panic in [Box::new("secret") as Box<dyn Any + Send>, Box::new("secret".to_owned())] {
+            let response = answer_panic(panic);
+            assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+            let source = response.extensions().get::<FailureSource>().unwrap();
+            assert!(source.0.contains("secret"));
+        }
+    }
+
+    #[test]
+    fn browsers_are_let_in_only_when_configured() {
+        assert!(cors(&CorsOptions { origins: CorsOrigins::None }).is_none());
+        assert!(cors(&CorsOptions { origins: CorsOrigins::Any }).is_some());
+    }
+}

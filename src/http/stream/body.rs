@@ -1,0 +1,207 @@
+//! The bodies of streams: pulled by the socket, never pushed.
+//!
+//! Every way out of a stream is here: the task ended or was deleted, the
+//! reader left (the body is dropped), the store failed (the connection is
+//! cut, so that it cannot be taken for an end), the server drains.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::Stream;
+use futures_util::stream::unfold;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::StreamSettings;
+use super::frames::{Chunk, KEEP_ALIVE, RESET, Wrap};
+use crate::dispatcher::{FeedReader, Item, Subscription};
+
+/// Bytes after which a chunk of the stream of all tasks is handed out.
+const CHUNK_BYTES: usize = 64 << 10;
+
+/// Readers are asked to come back after this, give or take the same again.
+const RETRY_MS: u64 = 1_000;
+
+/// A stream was cut because it could not go on.
+#[derive(Debug, thiserror::Error)]
+#[error("the stream cannot go on")]
+pub(super) struct Cut;
+
+/// What a quiet stream waits for.
+enum Woken {
+    News,
+    Silence,
+    Drain,
+}
+
+/// When to break the silence, and when to end.
+#[derive(Debug)]
+struct Pace {
+    keep_alive: Duration,
+    next_beat: Instant,
+    drain_window: Duration,
+    draining: CancellationToken,
+    /// When this stream ends, once the server drains.
+    leave_at: Option<Instant>,
+}
+
+impl Pace {
+    fn new(settings: &StreamSettings) -> Self {
+        Self {
+            keep_alive: settings.keep_alive,
+            next_beat: Instant::now() + settings.keep_alive,
+            drain_window: settings.drain_window,
+            draining: settings.draining.clone(),
+            leave_at: None,
+        }
+    }
+
+    /// Notes that something was sent.
+    fn sent(&mut self) {
+        self.next_beat = Instant::now() + self.keep_alive;
+    }
+
+    fn must_leave(&self) -> bool {
+        self.leave_at.is_some_and(|leave_at| leave_at <= Instant::now())
+    }
+
+    async fn wait(&mut self, news: impl Future<Output = ()>) -> Woken {
+        tokio::pin!(news);
+        loop {
+            let leave_at = self.leave_at.unwrap_or(self.next_beat);
+            tokio::select! {
+                () = &mut news => return Woken::News,
+                () = sleep_until(leave_at), if self.leave_at.is_some() => return Woken::Drain,
+                () = sleep_until(self.next_beat) => return Woken::Silence,
+                () = self.draining.cancelled(), if self.leave_at.is_none() => {
+                    // Not all at once: they will all come back somewhere else.
+                    let share = rand::random_range(0.0..1.0);
+                    self.leave_at = Some(Instant::now() + self.drain_window.mul_f64(share));
+                }
+            }
+        }
+    }
+}
+
+fn retry_ms() -> u64 {
+    RETRY_MS + rand::random_range(0..=RETRY_MS)
+}
+
+/// The stream of one task.
+pub(super) struct TaskBody {
+    subscription: Subscription,
+    wrap: Wrap,
+    pace: Pace,
+    is_over: bool,
+}
+
+impl TaskBody {
+    pub(super) fn new(
+        subscription: Subscription,
+        wrap: Wrap,
+        settings: &StreamSettings,
+    ) -> Self {
+        Self { subscription, wrap, pace: Pace::new(settings), is_over: false }
+    }
+
+    pub(super) fn into_stream(self) -> impl Stream<Item = Result<Bytes, Cut>> {
+        unfold(self, |mut body| async move {
+            let next = body.next().await?;
+            Some((next, body))
+        })
+    }
+
+    async fn next(&mut self) -> Option<Result<Bytes, Cut>> {
+        let mut chunk = Chunk::default();
+        while !self.is_over {
+            let batch = match self.subscription.read().await {
+                Ok(batch) => batch,
+                Err(error) => {
+                    tracing::warn!(%error, "stream cut: the store failed");
+                    self.is_over = true;
+                    return Some(Err(Cut));
+                }
+            };
+            for item in &batch.items {
+                match item {
+                    Item::Reset => chunk.push(RESET),
+                    Item::Event(entry) => chunk.push_entry(entry, self.wrap),
+                    Item::Done(status, id) => chunk.push_done(*status, *id),
+                    Item::Deleted => chunk.push_deleted(),
+                }
+            }
+            self.is_over = batch.is_last;
+            if !batch.items.is_empty() {
+                break;
+            }
+            if self.pace.must_leave() {
+                self.leave(&mut chunk);
+                break;
+            }
+            if batch.is_caught_up {
+                match self.pace.wait(self.subscription.wait()).await {
+                    Woken::News => continue,
+                    Woken::Silence => chunk.push(KEEP_ALIVE),
+                    Woken::Drain => self.leave(&mut chunk),
+                }
+                break;
+            }
+        }
+        self.pace.sent();
+        chunk.take().map(Ok)
+    }
+
+    fn leave(&mut self, chunk: &mut Chunk) {
+        chunk.push_retry(retry_ms());
+        self.is_over = true;
+    }
+}
+
+/// The stream of every task.
+pub(super) struct AllTasksBody {
+    reader: FeedReader,
+    wrap: Wrap,
+    pace: Pace,
+    is_over: bool,
+}
+
+impl AllTasksBody {
+    pub(super) fn new(reader: FeedReader, wrap: Wrap, settings: &StreamSettings) -> Self {
+        Self { reader, wrap, pace: Pace::new(settings), is_over: false }
+    }
+
+    pub(super) fn into_stream(self) -> impl Stream<Item = Result<Bytes, Cut>> {
+        unfold(self, |mut body| async move {
+            let next = body.next().await?;
+            Some((next, body))
+        })
+    }
+
+    async fn next(&mut self) -> Option<Result<Bytes, Cut>> {
+        let mut chunk = Chunk::default();
+        while !self.is_over {
+            let Ok(items) = self.reader.read(CHUNK_BYTES) else {
+                tracing::info!("stream cut: reader of all tasks too far behind");
+                self.is_over = true;
+                return Some(Err(Cut));
+            };
+            for item in &items {
+                chunk.push_unnumbered(&item.slot, item.filtered_index, self.wrap);
+            }
+            if !items.is_empty() {
+                break;
+            }
+            match self.pace.wait(self.reader.wait()).await {
+                Woken::News => continue,
+                Woken::Silence => chunk.push(KEEP_ALIVE),
+                Woken::Drain => {
+                    chunk.push_retry(retry_ms());
+                    self.is_over = true;
+                }
+            }
+            break;
+        }
+        self.pace.sent();
+        chunk.take().map(Ok)
+    }
+}

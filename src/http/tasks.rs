@@ -1,0 +1,216 @@
+//! Tasks: create, find, list, transition, delete.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
+
+use super::auth::authorize;
+use super::error::ApiError;
+use super::extract::{JsonBody, NoIdempotencyKey, Query, TaskPath};
+use super::wire::{
+    ReaderCount, is_label, json_response, read_new_task, read_transition, write_task,
+};
+use super::{AppState, fresh};
+use crate::domain::{
+    Action, ListQuery, Principal, Task, TaskId, TaskNumber, TaskStatus, TypePattern,
+};
+use crate::engine::Limits;
+
+/// Tasks on a page when the caller does not say how many.
+const DEFAULT_PAGE: usize = 50;
+
+/// First character of a cursor; another form of cursor gets another.
+const CURSOR_VERSION: char = 'a';
+
+/// Creates a task: `POST /tasks`.
+pub(super) async fn create_task(
+    State(app): State<AppState>,
+    caller: Principal,
+    _: NoIdempotencyKey,
+    JsonBody(body): JsonBody,
+) -> Result<Response, ApiError> {
+    let task = read_new_task(&body, app.engine.limits(), fresh::task_id)?;
+    authorize(&caller, Action::CreateTask, Some(&task.id))?;
+    let task = app.engine.create_task(task).await?;
+    Ok(answer(StatusCode::CREATED, &task, ReaderCount::Unsaid))
+}
+
+/// Returns a task: `GET /tasks/{id}`.
+pub(super) async fn find_task(
+    State(app): State<AppState>,
+    caller: Principal,
+    path: TaskPath,
+) -> Result<Response, ApiError> {
+    let id = path.id()?;
+    authorize(&caller, Action::ReadTask, Some(&id))?;
+    let task = app.engine.find_task(&id).await?.ok_or_else(ApiError::task_not_found)?;
+    let readers = ReaderCount::Here(app.dispatcher.reader_count(task.number));
+    Ok(answer(StatusCode::OK, &task, readers))
+}
+
+/// Returns a page of tasks, newest first: `GET /tasks`.
+pub(super) async fn list_tasks(
+    State(app): State<AppState>,
+    caller: Principal,
+    query: Query,
+) -> Result<Response, ApiError> {
+    let list = read_list_query(&query, &caller, app.engine.limits())?;
+    authorize(&caller, Action::ReadAnyTask, None)?;
+    let page = app.engine.list_tasks(&list).await?;
+    let size: usize = page.tasks.iter().map(Task::size_bytes).sum();
+    let mut body = String::with_capacity(size + 64);
+    body.push_str("{\"tasks\":[");
+    for (position, task) in page.tasks.iter().enumerate() {
+        if position > 0 {
+            body.push(',');
+        }
+        write_task(&mut body, task, ReaderCount::Here(app.dispatcher.reader_count(task.number)));
+    }
+    body.push(']');
+    if let Some(next) = page.next {
+        body.push_str(",\"nextCursor\":\"");
+        body.push_str(&encode_cursor(next));
+        body.push('"');
+    }
+    body.push('}');
+    Ok(json_response(StatusCode::OK, body))
+}
+
+/// Moves a task to another status: `PATCH /tasks/{id}/status`.
+pub(super) async fn transition_task(
+    State(app): State<AppState>,
+    caller: Principal,
+    path: TaskPath,
+    _: NoIdempotencyKey,
+    JsonBody(body): JsonBody,
+) -> Result<Response, ApiError> {
+    let transition = read_transition(&body, app.engine.limits())?;
+    let id = path.id()?;
+    authorize(&caller, Action::ManageTask, Some(&id))?;
+    let task = app.engine.transition(&id, transition).await?;
+    Ok(answer(StatusCode::OK, &task, ReaderCount::Unsaid))
+}
+
+/// Deletes a task with all it owns: `DELETE /tasks/{id}`.
+pub(super) async fn delete_task(
+    State(app): State<AppState>,
+    caller: Principal,
+    path: TaskPath,
+) -> Result<Response, ApiError> {
+    let id: TaskId = path.id()?;
+    authorize(&caller, Action::ManageTask, Some(&id))?;
+    if app.engine.delete_task(&id).await? {
+        Ok(StatusCode::NO_CONTENT.into_response())
+    } else {
+        Err(ApiError::task_not_found())
+    }
+}
+
+fn answer(status: StatusCode, task: &Task, readers: ReaderCount) -> Response {
+    let mut body = String::with_capacity(task.size_bytes());
+    write_task(&mut body, task, readers);
+    json_response(status, body)
+}
+
+fn read_list_query(
+    query: &Query,
+    caller: &Principal,
+    limits: &Limits,
+) -> Result<ListQuery, ApiError> {
+    let most = limits.list_tasks;
+    let limit = query.integer("limit", 1..=i64::try_from(most).unwrap_or(i64::MAX))?;
+    let before = match query.last("cursor")? {
+        None => None,
+        Some(text) => Some(decode_cursor(&text).ok_or_else(|| {
+            query.invalid("cursor", "must be the nextCursor of a page of this list")
+        })?),
+    };
+    let mut tags = Vec::new();
+    for tag in query.all("tag")? {
+        if !is_label(&tag) {
+            let problem = "must be 1 to 255 bytes without control characters";
+            return Err(query.invalid("tag", problem));
+        }
+        tags.push(tag.into());
+    }
+    let known: Vec<_> = TaskStatus::ALL.into_iter().map(TaskStatus::as_str).collect();
+    let unknown_status = format!("must be a comma list of {}", known.join(", "));
+    let bad_pattern =
+        "must be a comma list of types; a * may stand alone or after a final dot, as in llm.*";
+    Ok(ListQuery {
+        statuses: query.list("status", &unknown_status, TaskStatus::parse)?,
+        types: query.list("type", bad_pattern, |entry| TypePattern::parse(entry).ok())?,
+        tags,
+        before,
+        grant: caller.tasks.clone(),
+        limit: limit.and_then(|limit| limit.try_into().ok()).unwrap_or(DEFAULT_PAGE.min(most)),
+        max_bytes: limits.list_page_bytes,
+    })
+}
+
+fn encode_cursor(before: TaskNumber) -> String {
+    format!("{CURSOR_VERSION}{:x}", before.get())
+}
+
+fn decode_cursor(text: &str) -> Option<TaskNumber> {
+    let number = u64::from_str_radix(text.strip_prefix(CURSOR_VERSION)?, 16).ok()?;
+    let before = TaskNumber::new(number)?;
+    // One page has one cursor: no other spelling of the number is one.
+    (encode_cursor(before) == text).then_some(before)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::extract::FromRequestParts as _;
+
+    async fn read(text: &str) -> Result<ListQuery, ApiError> {
+        let request = axum::http::Request::get(format!("/tasks?{text}")).body(()).unwrap();
+        let mut parts = request.into_parts().0;
+        let query = Query::from_request_parts(&mut parts, &()).await.unwrap();
+        read_list_query(&query, &Principal::unrestricted(), &Limits::default())
+    }
+
+    #[test]
+    fn a_cursor_has_one_spelling_and_no_other() {
+        for number in [0, 1, 0xabc, TaskNumber::MAX.get()] {
+            let number = TaskNumber::new(number).unwrap();
+            assert_eq!(decode_cursor(&encode_cursor(number)), Some(number));
+        }
+        for bad in ["", "a", "1", "a01", "aA", "a+1", "b1", "a10000000000", "a-1", "a1 "] {
+            assert_eq!(decode_cursor(bad), None, "{bad}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_list_is_read_with_all_its_filters() {
+        let list = read("status=pending,running&type=llm.*,x&tag=a&tag=b&limit=7&cursor=aff")
+            .await
+            .unwrap();
+        assert_eq!(list.statuses, [TaskStatus::Pending, TaskStatus::Running]);
+        assert_eq!(list.types.len(), 2);
+        assert_eq!(list.tags, ["a".into(), "b".into()]);
+        assert_eq!((list.limit, list.before), (7, TaskNumber::new(255)));
+        let list = read("").await.unwrap();
+        assert_eq!((list.limit, list.before), (50, None));
+        assert!(list.statuses.is_empty() && list.types.is_empty() && list.tags.is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_is_wrong_with_a_list_is_named() {
+        for (text, path) in [
+            ("limit=0", "/query/limit"),
+            ("limit=501", "/query/limit"),
+            ("limit=ten", "/query/limit"),
+            ("status=done", "/query/status"),
+            ("status=pending,Running", "/query/status"),
+            ("type=a*", "/query/type"),
+            ("tag=", "/query/tag"),
+            ("tag=%00", "/query/tag"),
+            ("cursor=", "/query/cursor"),
+            ("cursor=zzz", "/query/cursor"),
+        ] {
+            assert_eq!(read(text).await.unwrap_err().path(), Some(path), "{text}");
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! The store in this process: the readable reference.
+//!
+//! One lock, plain maps; every port method is a few lines under the lock.
+//! Everything is gone with the process. Room is bounded: when it runs out
+//! the oldest finished tasks go first, then writes are refused.
+
+mod events;
+mod log;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+
+use self::log::Log;
+use super::clock::now_ms;
+use super::{Commit, CommitListener, Created, JournalEntry, StoreError, TaskRef, Tasks};
+use crate::domain::{
+    ListQuery, NewTask, Task, TaskId, TaskNumber, TaskPage, TaskState, TaskStatus,
+};
+
+/// Journal entries kept for readers that lag behind.
+const JOURNAL_LEN: usize = 65_536;
+
+/// Tasks a list looks at before it returns a short page.
+const LIST_EFFORT: usize = 10_000;
+
+/// Keeps tasks and events in this process.
+pub struct MemoryStore {
+    state: Mutex<State>,
+    max_bytes: usize,
+    listener: Arc<dyn CommitListener>,
+}
+
+impl std::fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MemoryStore").field("max_bytes", &self.max_bytes).finish_non_exhaustive()
+    }
+}
+
+/// A task with its log.
+struct Record {
+    task: Task,
+    state: TaskState,
+    log: Log,
+    last_timestamp_ms: u64,
+}
+
+impl Record {
+    fn size_bytes(&self) -> usize {
+        self.task.size_bytes() + self.log.size_bytes()
+    }
+
+    fn task_ref(&self) -> TaskRef {
+        TaskRef { id: self.task.spec.id.clone(), number: self.task.number }
+    }
+}
+
+#[derive(Default)]
+struct State {
+    records: BTreeMap<TaskNumber, Record>,
+    numbers: HashMap<TaskId, TaskNumber>,
+    /// Unfinished tasks by deadline.
+    deadlines: BTreeSet<(u64, TaskNumber)>,
+    /// Finished tasks by when they finished: the first to go.
+    finished: BTreeSet<(u64, TaskNumber)>,
+    last_number: u64,
+    bytes: usize,
+    journal: VecDeque<JournalEntry>,
+    journal_sequence: u64,
+}
+
+impl State {
+    fn record(&self, id: &TaskId) -> Option<&Record> {
+        self.records.get(self.numbers.get(id)?)
+    }
+
+    fn deadline_of(task: &Task) -> Option<u64> {
+        task.spec.ttl_seconds.map(|ttl| task.created_at_ms.saturating_add(ttl * 1000))
+    }
+
+    fn remove(&mut self, number: TaskNumber) -> Option<Commit> {
+        let record = self.records.remove(&number)?;
+        self.numbers.remove(&record.task.spec.id);
+        if let Some(deadline) = Self::deadline_of(&record.task) {
+            self.deadlines.remove(&(deadline, number));
+        }
+        if let Some(completed_at) = record.task.completed_at_ms {
+            self.finished.remove(&(completed_at, number));
+        }
+        self.bytes -= record.size_bytes();
+        Some(Commit { task: record.task_ref(), events: Vec::new(), deleted: true })
+    }
+
+    /// Makes room for `needed` bytes; `spare` is the task it is for.
+    fn make_room(
+        &mut self,
+        needed: usize,
+        max_bytes: usize,
+        spare: Option<TaskNumber>,
+    ) -> Result<Vec<Commit>, StoreError> {
+        let mut evicted = Vec::new();
+        while self.bytes + needed > max_bytes {
+            let oldest = self.finished.iter().map(|(_, number)| *number);
+            let Some(number) = oldest.clone().find(|number| Some(*number) != spare) else {
+                return Err(StoreError::Full);
+            };
+            evicted.extend(self.remove(number));
+        }
+        Ok(evicted)
+    }
+
+    fn note(&mut self, number: TaskNumber, from: u64, next_index: u64) {
+        self.journal_sequence += 1;
+        let sequence = self.journal_sequence;
+        self.journal.push_back(JournalEntry { source: 0, sequence, number, from, next_index });
+        if self.journal.len() > JOURNAL_LEN {
+            self.journal.pop_front();
+        }
+    }
+}
+
+impl MemoryStore {
+    /// Makes an empty store that holds up to `max_bytes` and reports to `listener`.
+    pub fn new(max_bytes: usize, listener: Arc<dyn CommitListener>) -> Self {
+        // Numbers start anywhere, so that an id from before a restart names
+        // nothing instead of another task.
+        let state = State { last_number: u64::from(rand::random::<u32>()), ..State::default() };
+        Self { state: Mutex::new(state), max_bytes, listener }
+    }
+}
+
+#[async_trait]
+impl Tasks for MemoryStore {
+    async fn create(&self, spec: NewTask) -> Result<Created, StoreError> {
+        let mut state = self.state.lock();
+        if state.numbers.contains_key(&spec.id) {
+            return Ok(Created::Exists);
+        }
+        let now = now_ms();
+        let number = TaskNumber::new(state.last_number + 1)
+            .ok_or_else(|| StoreError::Unexpected("task numbers are used up".into()))?;
+        let task = Task {
+            spec,
+            number,
+            status: TaskStatus::Pending,
+            result: None,
+            error: None,
+            created_at_ms: now,
+            updated_at_ms: now,
+            completed_at_ms: None,
+        };
+        let evicted = state.make_room(task.size_bytes(), self.max_bytes, None)?;
+        state.last_number = number.get();
+        state.numbers.insert(task.spec.id.clone(), number);
+        if let Some(deadline) = State::deadline_of(&task) {
+            state.deadlines.insert((deadline, number));
+        }
+        let judged =
+            TaskState { status: task.status, next_index: 0, series: HashMap::new() };
+        let record =
+            Record { task: task.clone(), state: judged, log: Log::default(), last_timestamp_ms: 0 };
+        state.bytes += record.size_bytes();
+        state.records.insert(number, record);
+        self.listener.committed(&evicted);
+        Ok(Created::New(Box::new(task)))
+    }
+
+    async fn find(&self, id: &TaskId) -> Result<Option<Task>, StoreError> {
+        Ok(self.state.lock().record(id).map(|record| record.task.clone()))
+    }
+
+    async fn list(&self, query: &ListQuery) -> Result<TaskPage, StoreError> {
+        let state = self.state.lock();
+        let mut page = TaskPage { tasks: Vec::new(), next: None };
+        let (mut bytes, mut looked_at) = (0, 0);
+        let below = query.before.map_or(u64::MAX, TaskNumber::get);
+        for (number, record) in state.records.iter().rev() {
+            if number.get() >= below {
+                continue;
+            }
+            let full = page.tasks.len() >= query.limit
+                || (bytes > 0 && bytes + record.task.size_bytes() > query.max_bytes)
+                || looked_at >= LIST_EFFORT;
+            if full {
+                // The next page goes on below the last task this one decided on.
+                page.next = TaskNumber::new(number.get() + 1);
+                break;
+            }
+            looked_at += 1;
+            if query.admits(&record.task) {
+                bytes += record.task.size_bytes();
+                page.tasks.push(record.task.clone());
+            }
+        }
+        Ok(page)
+    }
+
+    async fn delete(&self, id: &TaskId) -> Result<bool, StoreError> {
+        let mut state = self.state.lock();
+        let Some(number) = state.numbers.get(id).copied() else { return Ok(false) };
+        let removed = state.remove(number);
+        self.listener.committed(removed.as_slice());
+        Ok(true)
+    }
+
+    async fn overdue(&self, limit: usize) -> Result<Vec<TaskId>, StoreError> {
+        let state = self.state.lock();
+        let now = now_ms();
+        let due = state.deadlines.iter().take_while(|(deadline, _)| *deadline <= now).take(limit);
+        Ok(due
+            .filter_map(|(_, number)| Some(state.records.get(number)?.task.spec.id.clone()))
+            .collect())
+    }
+
+    async fn purge(&self, _limit: usize) -> Result<usize, StoreError> {
+        // Deleting takes everything with it at once.
+        Ok(0)
+    }
+}

@@ -1,0 +1,335 @@
+//! A writer lane: group commit for a share of the tasks.
+//!
+//! A lane keeps one batch in flight and takes whatever queued up meanwhile:
+//! no timer, the latency of one statement when idle, group commit under load.
+//! All writes to a task go through one lane of an instance, so the lane can
+//! judge them by memory and let Postgres check that the memory is true (see
+//! [`super::known`]).
+//!
+//! # Failure handling
+//!
+//! - A task another instance moved in between drops out of the batch and is
+//!   judged again under its lock ([`Lane::write_locked`]).
+//! - A lost reply leaves an unknown outcome. The same batch number is sent
+//!   again: its receipt, written in the same transaction, lets it take effect
+//!   once. Past the callers' patience they are told that the outcome is
+//!   unknown, and the lane goes on under a new number.
+//! - A row that holds up or breaks a batch is found by halving.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{Connection as _, PgConnection};
+
+use super::error::{Failure, classify, to_store_error};
+use super::known::Known;
+use super::plan::{Judged, Request, TaskPlan, judge_batch};
+use super::queue::{Job, LaneQueue, Work};
+use super::write::{BatchId, Sent, look_up, send};
+use super::{After, codes};
+use crate::store::{Appended, Commit, StoreError};
+
+/// First pause before a broken connection is tried again; doubles up to 16 times.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
+
+/// Batches between two prunings of old receipts.
+const PRUNE_EVERY: i64 = 256;
+
+/// How long receipts are kept, in milliseconds: far longer than a batch is retried.
+const RECEIPT_LIFE_MS: i64 = 120_000;
+
+/// One writer lane.
+pub(super) struct Lane {
+    pub(super) queue: Arc<LaneQueue>,
+    pub(super) options: PgConnectOptions,
+    pub(super) after: Arc<After>,
+    pub(super) write_timeout: Duration,
+    connection: Option<PgConnection>,
+    id: Option<BatchId>,
+    known: Known,
+}
+
+impl Lane {
+    pub(super) fn new(
+        queue: Arc<LaneQueue>,
+        options: PgConnectOptions,
+        after: Arc<After>,
+        write_timeout: Duration,
+    ) -> Self {
+        let known = Known::default();
+        Self { queue, options, after, write_timeout, connection: None, id: None, known }
+    }
+
+    /// Serves batches until the queue is closed.
+    pub(super) async fn run(mut self) {
+        loop {
+            let jobs = self.queue.take().await;
+            if jobs.is_empty() {
+                break;
+            }
+            self.serve(jobs).await;
+        }
+        if let Some(connection) = self.connection.take() {
+            // A polite goodbye; the server copes without it.
+            drop(connection.close().await);
+        }
+    }
+
+    async fn serve(&mut self, jobs: Vec<Job>) {
+        let now = Instant::now();
+        let (mut creates, mut requests, mut deletes) = (Vec::new(), Vec::new(), Vec::new());
+        for job in jobs {
+            if job.deadline <= now {
+                job.fail(StoreError::Unavailable("the database did not answer in time".into()));
+                continue;
+            }
+            match job.work {
+                Work::Create { task, nonce, reply } => creates.push((task, nonce, reply)),
+                Work::Append { append, reply } => requests.push(Request { append, reply }),
+                Work::Delete { id, reply } => deletes.push((id, reply)),
+            }
+        }
+        let until = now + self.write_timeout;
+        self.known.begin_batch();
+        if !creates.is_empty() {
+            self.create(creates, until).await;
+        }
+        if !requests.is_empty() {
+            self.append(requests, until).await;
+        }
+        if !deletes.is_empty() {
+            self.delete(deletes, until).await;
+        }
+        self.prune().await;
+    }
+
+    /// Returns the lane's connection, making one if there is none.
+    pub(super) async fn connect(&mut self, until: Instant) -> Result<&mut PgConnection, StoreError> {
+        let mut pause = RECONNECT_PAUSE;
+        while self.connection.is_none() {
+            match PgConnection::connect_with(&self.options).await {
+                Ok(connection) => self.connection = Some(connection),
+                Err(error) if Instant::now() + pause >= until => {
+                    return Err(StoreError::Unavailable(error.to_string()));
+                }
+                Err(_) => {
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(RECONNECT_PAUSE * 16);
+                }
+            }
+        }
+        self.connection.as_mut().ok_or_else(|| StoreError::Unavailable("no connection".into()))
+    }
+
+    /// Takes the connection out of the lane, making one if there is none.
+    pub(super) async fn take_connection(
+        &mut self,
+        until: Instant,
+    ) -> Result<PgConnection, StoreError> {
+        self.connect(until).await?;
+        self.connection.take().ok_or_else(|| StoreError::Unavailable("no connection".into()))
+    }
+
+    /// Gives the connection back to the lane.
+    pub(super) fn put_connection(&mut self, connection: PgConnection) {
+        self.connection = Some(connection);
+    }
+
+    /// Forgets the connection after it broke.
+    pub(super) fn disconnect(&mut self) {
+        self.connection = None;
+    }
+
+    pub(super) fn known(&mut self) -> &mut Known {
+        &mut self.known
+    }
+
+    /// Returns the number of the next batch, under a lane that readers know.
+    pub(super) async fn batch_id(&mut self, until: Instant) -> Result<BatchId, StoreError> {
+        if let Some(id) = self.id {
+            return Ok(id);
+        }
+        let connection = self.connect(until).await?;
+        let lane = match sqlx::query_file_scalar!("sql/lanes/register.sql").fetch_one(connection).await
+        {
+            Ok(lane) => lane,
+            Err(error) => {
+                self.disconnect();
+                return Err(to_store_error(&error));
+            }
+        };
+        self.after.add_lane(lane);
+        let id = BatchId { lane, batch: 1 };
+        self.id = Some(id);
+        Ok(id)
+    }
+
+    /// Moves on to the next number, after a batch is known to be carried out.
+    pub(super) fn finish_batch(&mut self) {
+        if let Some(id) = &mut self.id {
+            id.batch += 1;
+        }
+    }
+
+    /// Gives up on the present number: whatever comes of it, it is not reused.
+    pub(super) fn abandon_batch(&mut self) {
+        self.id = None;
+        self.known.forget_all();
+    }
+
+    async fn append(&mut self, requests: Vec<Request>, until: Instant) {
+        let Judged { mut plans, unread } = judge_batch(&mut self.known, requests);
+        if !unread.is_empty() {
+            match self.load(&unread, until).await {
+                Ok(()) => plans.extend(self.judge_loaded(unread)),
+                Err(error) => fail_requests(unread, &error),
+            }
+        }
+        self.write_plans(plans, until).await;
+    }
+
+    /// Judges requests whose tasks were just read: every verdict counts.
+    pub(super) fn judge_loaded(&mut self, requests: Vec<Request>) -> Vec<TaskPlan> {
+        let Judged { plans, unread } = judge_batch(&mut self.known, requests);
+        for request in unread {
+            drop(request.reply.send(Ok(Appended::NoSuchTask)));
+        }
+        plans
+    }
+
+    async fn write_plans(&mut self, plans: Vec<TaskPlan>, until: Instant) {
+        let mut to_write = Vec::with_capacity(plans.len());
+        for mut plan in plans {
+            plan.answer_refused();
+            if plan.moves_head() {
+                to_write.push(plan);
+            } else {
+                // Nothing to store, for instance an empty list of events.
+                drop(plan.settle(0, &mut self.known));
+            }
+        }
+        if to_write.is_empty() {
+            return;
+        }
+        to_write.sort_unstable_by_key(|plan| plan.task.number);
+        let overtaken = self.write_group(to_write, until).await;
+        if !overtaken.is_empty() {
+            let requests = overtaken.into_iter().flat_map(TaskPlan::into_requests).collect();
+            self.write_locked(requests, until).await;
+        }
+    }
+
+    /// Writes plans in one statement; returns those another writer overtook.
+    async fn write_group(&mut self, plans: Vec<TaskPlan>, until: Instant) -> Vec<TaskPlan> {
+        let mut groups = vec![plans];
+        let mut overtaken = Vec::new();
+        while let Some(mut plans) = groups.pop() {
+            match self.send_once(&plans, until).await {
+                Ok(moved) => overtaken.extend(self.settle(plans, moved)),
+                Err(GroupError::OfARow(_)) if plans.len() > 1 => {
+                    let second = plans.split_off(plans.len() / 2);
+                    groups.push(second);
+                    groups.push(plans);
+                }
+                Err(GroupError::OfARow(error) | GroupError::Failed(error)) => {
+                    for plan in plans {
+                        plan.fail(&error);
+                    }
+                }
+            }
+        }
+        overtaken
+    }
+
+    /// Sends a batch until its outcome is known: once carried out, or not at all.
+    async fn send_once(
+        &mut self,
+        plans: &[TaskPlan],
+        until: Instant,
+    ) -> Result<Vec<(i64, i64)>, GroupError> {
+        let id = self.batch_id(until).await.map_err(GroupError::Failed)?;
+        let mut may_have_happened = false;
+        loop {
+            let connection = match self.connect(until).await {
+                Ok(connection) => connection,
+                Err(StoreError::Unavailable(why)) if may_have_happened => {
+                    self.abandon_batch();
+                    return Err(GroupError::Failed(StoreError::OutcomeUnknown(why)));
+                }
+                Err(error) => return Err(GroupError::Failed(error)),
+            };
+            let outcome = match send(connection, id, plans).await {
+                Ok(Sent::Again) => look_up(connection, id).await.map(Option::unwrap_or_default),
+                Ok(Sent::Moved(moved)) => Ok(moved),
+                Err(error) => Err(error),
+            };
+            let error = match outcome {
+                Ok(moved) => {
+                    self.finish_batch();
+                    return Ok(moved);
+                }
+                Err(error) => error,
+            };
+            match classify(&error) {
+                Failure::Transient => {}
+                Failure::Lost => {
+                    may_have_happened = true;
+                    self.disconnect();
+                }
+                Failure::OfARow => return Err(GroupError::OfARow(to_store_error(&error))),
+                Failure::Refused => return Err(GroupError::Failed(to_store_error(&error))),
+            }
+        }
+    }
+
+    /// Answers those who were written and returns the others.
+    pub(super) fn settle(
+        &mut self,
+        plans: Vec<TaskPlan>,
+        moved: Vec<(i64, i64)>,
+    ) -> Vec<TaskPlan> {
+        let moved: HashMap<i64, i64> = moved.into_iter().collect();
+        let mut commits: Vec<Commit> = Vec::with_capacity(plans.len());
+        let mut overtaken = Vec::new();
+        for plan in plans {
+            match moved.get(&codes::of_number(plan.task.number)) {
+                Some(at) => commits.extend(plan.settle(codes::to_u64(*at), &mut self.known)),
+                None => overtaken.push(plan),
+            }
+        }
+        self.after.committed(&commits);
+        overtaken
+    }
+
+    async fn prune(&mut self) {
+        let Some(id) = self.id.filter(|id| id.batch % PRUNE_EVERY == 0) else { return };
+        let Some(connection) = &mut self.connection else { return };
+        let pruned = sqlx::query_file!(
+            "sql/lanes/prune.sql",
+            id.lane,
+            id.batch - PRUNE_EVERY,
+            RECEIPT_LIFE_MS
+        );
+        if pruned.execute(connection).await.is_err() {
+            // The next batch finds out what is wrong with the connection.
+            self.disconnect();
+        }
+    }
+}
+
+/// Why a group was not written.
+enum GroupError {
+    /// One of its rows is to blame.
+    OfARow(StoreError),
+    /// None of it happened, or nobody knows.
+    Failed(StoreError),
+}
+
+/// Tells those who asked that nothing was done.
+pub(super) fn fail_requests(requests: Vec<Request>, error: &StoreError) {
+    for request in requests {
+        drop(request.reply.send(Err(error.clone())));
+    }
+}

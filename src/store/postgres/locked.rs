@@ -1,0 +1,221 @@
+//! Writing under the lock, for tasks that several instances write to.
+//!
+//! When memory lost against another writer, the heads are locked first, read,
+//! judged, and written by the same append statement, all in one transaction.
+//! Under the lock nobody can get in between, so this always makes progress.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use sqlx::{Connection as _, PgConnection};
+
+use super::error::{Failure, classify, to_store_error};
+use super::known::{KnownTask, series_of};
+use super::lane::{Lane, fail_requests};
+use super::plan::{Request, TaskPlan};
+use super::rows;
+use super::write::{BatchId, Sent, look_up, send};
+use crate::domain::{TaskId, TaskState};
+use crate::store::{HeadStatus, StoreError};
+
+impl Lane {
+    /// Reads the tasks of these requests, with the series they name.
+    pub(super) async fn load(
+        &mut self,
+        requests: &[Request],
+        until: Instant,
+    ) -> Result<(), StoreError> {
+        loop {
+            let connection = self.connect(until).await?;
+            match load_tasks(connection, requests).await {
+                Ok(tasks) => {
+                    for (id, task) in tasks? {
+                        self.known().put_fresh(id, task);
+                    }
+                    return Ok(());
+                }
+                Err(error) if classify(&error) == Failure::Lost => self.disconnect(),
+                Err(error) => return Err(to_store_error(&error)),
+            }
+        }
+    }
+
+    /// Judges and writes requests while holding the heads of their tasks.
+    pub(super) async fn write_locked(&mut self, mut requests: Vec<Request>, until: Instant) {
+        let mut unsettled: Option<Vec<TaskPlan>> = None;
+        loop {
+            let attempt = self.try_locked(&mut requests, &mut unsettled, until).await;
+            let error = match attempt {
+                Ok(()) => return,
+                Err(error) => error,
+            };
+            let failure = classify(&error);
+            if failure == Failure::Lost {
+                self.disconnect();
+            } else if let Some(plans) = unsettled.take() {
+                // It did not happen: judge it anew.
+                requests.extend(plans.into_iter().flat_map(TaskPlan::into_requests));
+            }
+            let give_up = matches!(failure, Failure::OfARow | Failure::Refused);
+            if !give_up && Instant::now() < until {
+                continue;
+            }
+            let mut answer = to_store_error(&error);
+            if let Some(plans) = unsettled.take() {
+                self.abandon_batch();
+                answer = StoreError::OutcomeUnknown(error.to_string());
+                requests.extend(plans.into_iter().flat_map(TaskPlan::into_requests));
+            }
+            fail_requests(requests, &answer);
+            return;
+        }
+    }
+
+    /// One attempt. What was sent but not confirmed is left in `unsettled`.
+    async fn try_locked(
+        &mut self,
+        requests: &mut Vec<Request>,
+        unsettled: &mut Option<Vec<TaskPlan>>,
+        until: Instant,
+    ) -> Result<(), sqlx::Error> {
+        let id = match self.batch_id(until).await {
+            Ok(id) => id,
+            Err(error) => return Err(sqlx::Error::Io(std::io::Error::other(error.to_string()))),
+        };
+        let mut connection = match self.take_connection(until).await {
+            Ok(connection) => connection,
+            Err(error) => return Err(sqlx::Error::Io(std::io::Error::other(error.to_string()))),
+        };
+        let outcome = locked_transaction(&mut connection, id, requests, unsettled, self).await;
+        // Put back also after an error: whoever handles it decides.
+        self.put_connection(connection);
+        let Some(moved) = outcome? else { return Ok(()) };
+        let plans = unsettled.take().unwrap_or_default();
+        self.finish_batch();
+        let left = self.settle(plans, moved);
+        debug_assert!(left.is_empty(), "a task moved while its head was locked");
+        for plan in left {
+            plan.fail(&StoreError::Unexpected("a locked head moved".into()));
+        }
+        Ok(())
+    }
+}
+
+/// Locks, reads, judges, writes, commits; returns what moved, if anything was sent.
+async fn locked_transaction(
+    connection: &mut PgConnection,
+    id: BatchId,
+    requests: &mut Vec<Request>,
+    unsettled: &mut Option<Vec<TaskPlan>>,
+    lane: &mut Lane,
+) -> Result<Option<Vec<(i64, i64)>>, sqlx::Error> {
+    let mut transaction = connection.begin().await?;
+    let sent_before = unsettled.iter().flatten().map(|plan| plan.id.to_string());
+    let asked = requests.iter().map(|request| request.append.task.to_string());
+    let ids: Vec<String> = sent_before.chain(asked).collect();
+    sqlx::query_file!("sql/lanes/lock.sql", &ids).fetch_all(&mut *transaction).await?;
+    // An earlier copy that still ran has ended: it held these locks.
+    if unsettled.is_some() {
+        if let Some(moved) = look_up(&mut transaction, id).await? {
+            transaction.rollback().await?;
+            return Ok(Some(moved));
+        }
+        let plans = unsettled.take().unwrap_or_default();
+        requests.extend(plans.into_iter().flat_map(TaskPlan::into_requests));
+    }
+    let tasks = load_tasks(&mut transaction, requests).await?;
+    let tasks = tasks.map_err(|error| sqlx::Error::Decode(error.to_string().into()))?;
+    for (task_id, task) in tasks {
+        lane.known().put_fresh(task_id, task);
+    }
+    let mut plans = lane.judge_loaded(std::mem::take(requests));
+    for plan in &mut plans {
+        plan.answer_refused();
+    }
+    plans.retain(TaskPlan::moves_head);
+    plans.sort_unstable_by_key(|plan| plan.task.number);
+    if plans.is_empty() {
+        transaction.rollback().await?;
+        return Ok(None);
+    }
+    // From here on an error leaves the outcome open.
+    let plans = unsettled.insert(plans);
+    let moved = match send(&mut transaction, id, plans).await? {
+        Sent::Moved(moved) => moved,
+        Sent::Again => look_up(&mut transaction, id).await?.unwrap_or_default(),
+    };
+    transaction.commit().await?;
+    Ok(Some(moved))
+}
+
+type LoadedTasks = Result<Vec<(TaskId, KnownTask)>, StoreError>;
+
+/// Reads heads and named series at one moment.
+async fn load_tasks(
+    connection: &mut PgConnection,
+    requests: &[Request],
+) -> Result<LoadedTasks, sqlx::Error> {
+    let (mut ids, mut series) = (Vec::new(), Vec::new());
+    for request in requests {
+        ids.push(request.append.task.as_str());
+        series.push(None);
+        for id in series_of(&request.append.change) {
+            ids.push(request.append.task.as_str());
+            series.push(Some(&**id));
+        }
+    }
+    let rows = sqlx::query_file_as!(
+        rows::LoadedRow,
+        "sql/lanes/load.sql",
+        &ids as &[&str],
+        &series as &[Option<&str>]
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(build_tasks(requests, rows))
+}
+
+fn build_tasks(requests: &[Request], rows: Vec<rows::LoadedRow>) -> LoadedTasks {
+    let mut tasks: HashMap<String, KnownTask> = HashMap::new();
+    for row in rows {
+        let HeadStatus::Is(status) = super::codes::to_head_status(row.status)? else { continue };
+        let number = super::codes::to_number(row.number)?;
+        let task = tasks.entry(row.id.clone()).or_insert_with(|| {
+            let state = TaskState {
+                status,
+                next_index: super::codes::to_u64(row.next_index),
+                series: HashMap::new(),
+            };
+            KnownTask::new(number, state, false)
+        });
+        if let Some((id, state)) = row.series()? {
+            task.state.series.insert(id, state);
+        }
+    }
+    let mut loaded: Vec<(TaskId, KnownTask)> = Vec::with_capacity(tasks.len());
+    for request in requests {
+        let id = &request.append.task;
+        if let Some(task) = tasks.remove(id.as_str()) {
+            loaded.push((id.clone(), task));
+        }
+    }
+    mark_absent(requests, &mut loaded);
+    Ok(loaded)
+}
+
+/// Notes which of the named series were looked for and not found.
+fn mark_absent(requests: &[Request], loaded: &mut [(TaskId, KnownTask)]) {
+    let positions: HashMap<TaskId, usize> =
+        loaded.iter().enumerate().map(|(at, (id, _))| (id.clone(), at)).collect();
+    for request in requests {
+        let Some(at) = positions.get(&request.append.task) else { continue };
+        let task = &mut loaded[*at].1;
+        for id in series_of(&request.append.change) {
+            if !task.state.series.contains_key(id) {
+                task.absent.insert(Arc::clone(id));
+            }
+        }
+    }
+}
+

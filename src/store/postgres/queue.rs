@@ -1,0 +1,162 @@
+//! The waiting room of a lane: bounded by bytes, full means no.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot};
+
+use crate::domain::{Append, Change, NewTask, TaskId};
+use crate::store::{Appended, Created, StoreError};
+
+/// Most jobs of one batch.
+const BATCH_JOBS: usize = 1024;
+
+/// Bytes after which a batch takes no further job.
+const BATCH_BYTES: usize = 2 << 20;
+
+pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
+
+/// A write that waits for its lane.
+pub(super) struct Job {
+    /// What to do, and whom to tell.
+    pub(super) work: Work,
+    /// When the caller stops waiting.
+    pub(super) deadline: Instant,
+    bytes: usize,
+}
+
+pub(super) enum Work {
+    Create { task: NewTask, nonce: i64, reply: Reply<Created> },
+    Append { append: Append, reply: Reply<Appended> },
+    Delete { id: TaskId, reply: Reply<bool> },
+}
+
+impl Job {
+    pub(super) fn new(work: Work, deadline: Instant) -> Self {
+        let bytes = match &work {
+            Work::Create { task, .. } => {
+                let text = |json: &Option<crate::domain::Json>| {
+                    json.as_ref().map_or(0, |json| json.as_str().len())
+                };
+                1024 + text(&task.params) + text(&task.metadata)
+            }
+            Work::Append { append, .. } => 512 + size_of_change(&append.change),
+            Work::Delete { .. } => 512,
+        };
+        Self { work, deadline, bytes }
+    }
+
+    /// Tells the caller that nothing was done.
+    pub(super) fn fail(self, error: StoreError) {
+        // A caller that stopped listening needs no answer.
+        match self.work {
+            Work::Create { reply, .. } => drop(reply.send(Err(error))),
+            Work::Append { reply, .. } => drop(reply.send(Err(error))),
+            Work::Delete { reply, .. } => drop(reply.send(Err(error))),
+        }
+    }
+}
+
+fn size_of_change(change: &Change) -> usize {
+    match change {
+        Change::Publish(events) => {
+            events.iter().map(|event| 256 + event.data.as_str().len()).sum()
+        }
+        Change::Transition(transition) => {
+            transition.result.as_ref().map_or(256, |result| 256 + result.as_str().len())
+        }
+    }
+}
+
+#[derive(Default)]
+struct Waiting {
+    jobs: VecDeque<Job>,
+    bytes: usize,
+    closed: bool,
+    in_flight: bool,
+}
+
+/// The jobs of one lane.
+pub(super) struct LaneQueue {
+    waiting: Mutex<Waiting>,
+    max_bytes: usize,
+    arrived: Notify,
+    drained: Notify,
+}
+
+impl LaneQueue {
+    pub(super) fn new(max_bytes: usize) -> Arc<Self> {
+        Arc::new(Self {
+            waiting: Mutex::default(),
+            max_bytes,
+            arrived: Notify::new(),
+            drained: Notify::new(),
+        })
+    }
+
+    /// Adds a job, unless there is no room or no future.
+    pub(super) fn push(&self, job: Job) -> Result<(), StoreError> {
+        let mut waiting = self.waiting.lock();
+        if waiting.closed {
+            return Err(StoreError::Unavailable("shutting down".into()));
+        }
+        if waiting.bytes + job.bytes > self.max_bytes {
+            return Err(StoreError::Overloaded);
+        }
+        waiting.bytes += job.bytes;
+        waiting.jobs.push_back(job);
+        drop(waiting);
+        self.arrived.notify_one();
+        Ok(())
+    }
+
+    /// Takes what has queued up, waiting for the first job; empty at the end.
+    pub(super) async fn take(&self) -> Vec<Job> {
+        loop {
+            {
+                let mut waiting = self.waiting.lock();
+                if !waiting.jobs.is_empty() {
+                    waiting.in_flight = true;
+                    return Self::take_batch(&mut waiting);
+                }
+                waiting.in_flight = false;
+                self.drained.notify_waiters();
+                if waiting.closed {
+                    return Vec::new();
+                }
+            }
+            self.arrived.notified().await;
+        }
+    }
+
+    fn take_batch(waiting: &mut Waiting) -> Vec<Job> {
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        while batch.len() < BATCH_JOBS && bytes < BATCH_BYTES {
+            let Some(job) = waiting.jobs.pop_front() else { break };
+            waiting.bytes -= job.bytes;
+            bytes += job.bytes;
+            batch.push(job);
+        }
+        batch
+    }
+
+    /// Accepts no more jobs and waits until those accepted are answered.
+    pub(super) async fn close(&self) {
+        loop {
+            let drained = self.drained.notified();
+            tokio::pin!(drained);
+            drained.as_mut().enable();
+            {
+                let mut waiting = self.waiting.lock();
+                waiting.closed = true;
+                if waiting.jobs.is_empty() && !waiting.in_flight {
+                    break;
+                }
+            }
+            drained.await;
+        }
+        self.arrived.notify_one();
+    }
+}

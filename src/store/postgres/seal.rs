@@ -1,0 +1,191 @@
+//! Summing up full blocks, in the background.
+//!
+//! Once a block is full nothing is added to it, so it can be summed up at any
+//! time by anybody: its kinds, the text its series gained, and which event of
+//! each `latest` series is left. The statement that inserts a node also does
+//! all that depends on it, so of several who try, one does it. Readers never
+//! rely on it having happened; it only keeps what they read short.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use sqlx::PgPool;
+use tokio::sync::Notify;
+
+use super::codes::{to_i64, to_level, to_mode, to_u64};
+use super::tallies::{
+    Stretches, block_to_text, nodes, sealed_blocks, tally_from_text, tally_to_text,
+};
+use crate::domain::{
+    BLOCK_LEN, BlockTally, Contribution, EventDraft, FAN_OUT, Json, MAX_HEIGHT, SeriesMode, Tally,
+};
+use crate::store::StoreError;
+
+/// Tasks that may wait to be summed up; past it they wait for their next block.
+const MAX_WAITING: usize = 10_000;
+
+/// The tasks with a full block.
+#[derive(Debug, Default)]
+pub(super) struct SealQueue {
+    waiting: Mutex<HashMap<i64, u64>>,
+    arrived: Notify,
+}
+
+impl SealQueue {
+    /// Notes that a task's log reached `next_index`.
+    pub(super) fn push(&self, task: i64, next_index: u64) {
+        let mut waiting = self.waiting.lock();
+        if waiting.len() < MAX_WAITING || waiting.contains_key(&task) {
+            waiting.insert(task, next_index);
+            drop(waiting);
+            self.arrived.notify_one();
+        }
+    }
+
+    fn pop(&self) -> Option<(i64, u64)> {
+        let mut waiting = self.waiting.lock();
+        let task = *waiting.keys().next()?;
+        waiting.remove(&task).map(|next_index| (task, next_index))
+    }
+}
+
+/// Sums up what the queue names, for ever.
+pub(super) async fn run(queue: Arc<SealQueue>, reads: PgPool) {
+    loop {
+        while let Some((task, next_index)) = queue.pop() {
+            if let Err(error) = seal_task(&reads, task, next_index).await {
+                // The next full block of the task brings it back.
+                tracing::debug!(task.number = task, %error, "could not sum up a block");
+            }
+        }
+        queue.arrived.notified().await;
+    }
+}
+
+async fn seal_task(reads: &PgPool, task: i64, next_index: u64) -> Result<(), StoreError> {
+    let mut block = sealed_blocks(reads, task).await?;
+    while (block + 1) * BLOCK_LEN <= next_index {
+        let Some(summary) = summarise(reads, task, block).await? else { return Ok(()) };
+        store_block(reads, task, block, &summary).await?;
+        block += 1;
+        seal_parents(reads, task, block).await?;
+    }
+    Ok(())
+}
+
+/// What a block comes to.
+#[derive(Debug, Default)]
+struct Summary {
+    kinds: BlockTally,
+    /// By series: newest delta and text gained.
+    pieces: HashMap<String, (u64, String)>,
+    /// Events superseded within the block.
+    superseded: Vec<i64>,
+    /// By `latest` series: the event that is left of the block.
+    survivors: HashMap<String, u64>,
+}
+
+/// Reads a block; `None` when it is not whole, because its task was deleted.
+async fn summarise(reads: &PgPool, task: i64, block: u64) -> Result<Option<Summary>, StoreError> {
+    let (from, to) = (to_i64(block * BLOCK_LEN), to_i64((block + 1) * BLOCK_LEN));
+    let rows = sqlx::query_file!("sql/seal/rows.sql", task, from, to).fetch_all(reads).await?;
+    if rows.len() as u64 != BLOCK_LEN {
+        return Ok(None);
+    }
+    let series: HashSet<String> = rows.iter().filter_map(|row| row.series.clone()).collect();
+    let series: Vec<String> = series.into_iter().collect();
+    let fields: HashMap<String, Option<Arc<str>>> =
+        sqlx::query_file!("sql/seal/fields.sql", task, &series)
+            .fetch_all(reads)
+            .await?
+            .into_iter()
+            .map(|row| (row.id, row.field.map(Arc::from)))
+            .collect();
+    let mut summary = Summary::default();
+    for row in rows {
+        let (index, level) = (to_u64(row.index), to_level(row.level)?);
+        let event_type: Arc<str> = row.event_type.into();
+        summary.kinds.push(&event_type, level);
+        let (Some(series), Some(mode)) = (row.series, row.mode) else { continue };
+        match to_mode(mode)? {
+            SeriesMode::KeepAll => {}
+            SeriesMode::Latest => {
+                if let Some(before) = summary.survivors.insert(series, index) {
+                    summary.superseded.push(to_i64(before));
+                }
+            }
+            SeriesMode::Accumulate => {
+                let data = Json::from_compact(row.data);
+                let draft = EventDraft { event_type, level, data, series: None };
+                let field = fields.get(&series).and_then(Option::as_ref);
+                let piece = summary.pieces.entry(series).or_default();
+                piece.0 = index;
+                if let Some(part) = Contribution::of(field, &draft) {
+                    piece.1.push_str(part.body);
+                }
+            }
+        }
+    }
+    Ok(Some(summary))
+}
+
+async fn store_block(
+    reads: &PgPool,
+    task: i64,
+    block: u64,
+    summary: &Summary,
+) -> Result<(), StoreError> {
+    let (mut series, mut last, mut bodies) = (Vec::new(), Vec::new(), Vec::new());
+    for (id, (last_index, body)) in &summary.pieces {
+        series.push(id.as_str());
+        last.push(to_i64(*last_index));
+        bodies.push(body.as_str());
+    }
+    let (latest, left): (Vec<&str>, Vec<i64>) =
+        summary.survivors.iter().map(|(id, index)| (id.as_str(), to_i64(*index))).unzip();
+    sqlx::query_file_scalar!(
+        "sql/seal/block.sql",
+        task,
+        to_i64(block),
+        block_to_text(&summary.kinds),
+        &series as &[&str],
+        &last,
+        &bodies as &[&str],
+        &summary.superseded,
+        &latest as &[&str],
+        &left,
+    )
+    .fetch_one(reads)
+    .await?;
+    Ok(())
+}
+
+/// Sums up the neighbours that the block before `blocks` completed.
+async fn seal_parents(reads: &PgPool, task: i64, blocks: u64) -> Result<(), StoreError> {
+    for height in 1..=MAX_HEIGHT {
+        let span = FAN_OUT.pow(u32::from(height));
+        if !blocks.is_multiple_of(span) {
+            return Ok(());
+        }
+        let ordinal = blocks / span - 1;
+        let children = ordinal * FAN_OUT..(ordinal + 1) * FAN_OUT;
+        let wanted = Stretches::of([(height - 1, children.clone())]);
+        let mut sum = Tally::default();
+        for ((child_height, _), text) in nodes(reads, task, &wanted).await? {
+            sum.merge(&tally_from_text(child_height, &text)?);
+        }
+        sqlx::query_file!(
+            "sql/seal/parent.sql",
+            task,
+            i16::from(height),
+            to_i64(ordinal),
+            tally_to_text(&sum),
+            to_i64(children.start),
+            to_i64(children.end),
+        )
+        .execute(reads)
+        .await?;
+    }
+    Ok(())
+}

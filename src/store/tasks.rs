@@ -1,0 +1,47 @@
+//! The port of task documents.
+
+use async_trait::async_trait;
+
+use super::StoreError;
+use crate::domain::{ListQuery, NewTask, Task, TaskId, TaskPage};
+
+/// What creating a task came to.
+#[derive(Debug, Clone)]
+pub enum Created {
+    /// The task exists now.
+    New(Box<Task>),
+    /// Another task has that id.
+    Exists,
+}
+
+/// The tasks, their logs apart.
+#[async_trait]
+pub trait Tasks: Send + Sync {
+    /// Creates a pending task; its deadline is counted from the store's clock.
+    ///
+    /// Of any number of callers with one id exactly one creates it.
+    async fn create(&self, task: NewTask) -> Result<Created, StoreError>;
+
+    /// Returns a task, or `None` when there is none or it was deleted.
+    async fn find(&self, id: &TaskId) -> Result<Option<Task>, StoreError>;
+
+    /// Returns a page of tasks, newest first.
+    ///
+    /// A page may be short while more follow, when its bytes or the effort it
+    /// took reached a bound.
+    async fn list(&self, query: &ListQuery) -> Result<TaskPage, StoreError>;
+
+    /// Deletes a task; `false` when there is none.
+    ///
+    /// The id is free at once. No event is accepted afterwards; what the task
+    /// owned goes later, by [`Self::purge`].
+    async fn delete(&self, id: &TaskId) -> Result<bool, StoreError>;
+
+    /// Returns up to `limit` unfinished tasks past their deadline, oldest first.
+    async fn overdue(&self, limit: usize) -> Result<Vec<TaskId>, StoreError>;
+
+    /// Removes up to about `limit` rows that deleted tasks left behind.
+    ///
+    /// Returns how many went; zero means nothing is left for now.
+    async fn purge(&self, limit: usize) -> Result<usize, StoreError>;
+}
