@@ -117,8 +117,7 @@ impl CollapsedView {
         }
         let mut entries = Vec::with_capacity(page.events.len());
         let mut events = page.events.iter().peekable();
-        while let Some(span) =
-            self.snapshots.pop_front_if(|span| span.last_index < page.covers_to)
+        while let Some(span) = self.snapshots.pop_front_if(|span| span.last_index < page.covers_to)
         {
             while let Some(event) = events.next_if(|event| event.index < span.last_index) {
                 entries.push(plain(event, filter));
@@ -140,7 +139,9 @@ impl CollapsedView {
         }
         entries.extend(events.map(|event| plain(event, filter)));
         if self.snapshots.iter().any(folds) {
-            entries.iter_mut().for_each(|entry| entry.stands_before_fold = true);
+            for entry in &mut entries {
+                entry.stands_before_fold = true;
+            }
         }
         self.next = page.covers_to;
         Ok(entries)

@@ -152,10 +152,7 @@ impl Feed {
         Ok(())
     }
 
-    fn take_recent(
-        &self,
-        entries: &[JournalEntry],
-    ) -> HashMap<(TaskNumber, u64), Vec<Arc<Event>>> {
+    fn take_recent(&self, entries: &[JournalEntry]) -> HashMap<(TaskNumber, u64), Vec<Arc<Event>>> {
         let mut state = self.state.lock();
         let mut found = HashMap::with_capacity(entries.len());
         for entry in entries {
@@ -239,10 +236,7 @@ pub struct FeedReader {
 
 impl Dispatcher {
     /// Starts reading the events of every task, from this moment on.
-    pub async fn subscribe_all(
-        self: &Arc<Self>,
-        filter: Filter,
-    ) -> Result<FeedReader, StoreError> {
+    pub async fn subscribe_all(self: &Arc<Self>, filter: Filter) -> Result<FeedReader, StoreError> {
         self.feed.readers.fetch_add(1, Ordering::AcqRel);
         let mut reader = FeedReader {
             dispatcher: self.clone(),

@@ -91,10 +91,8 @@ impl History {
                 }
                 self.next = page.covers_to;
                 let passing = page.events.iter().filter(|event| self.filter.admits(event));
-                let single = |event: &Arc<Event>| HistoryEvent {
-                    event: event.clone(),
-                    is_snapshot: false,
-                };
+                let single =
+                    |event: &Arc<Event>| HistoryEvent { event: event.clone(), is_snapshot: false };
                 found.extend(passing.map(single));
             }
             found.retain(|found| found.event.timestamp_ms >= self.start.min_timestamp_ms);

@@ -115,7 +115,9 @@ impl Pump {
     async fn read_journal(&mut self) -> Result<Vec<Arc<Topic>>, StoreError> {
         let dispatcher = &self.dispatcher;
         let has_feed = dispatcher.feed.has_readers();
-        if !has_feed && (dispatcher.topics.lock().is_empty() || dispatcher.bus_health() == BusHealth::Local) {
+        if !has_feed
+            && (dispatcher.topics.lock().is_empty() || dispatcher.bus_health() == BusHealth::Local)
+        {
             self.mark = None;
             return Ok(Vec::new());
         }
@@ -201,7 +203,12 @@ impl Pump {
                     // It was heard of but is not there: a wrong wake, or the task is gone.
                     deaf.push(topic);
                 } else {
-                    topic.extend_to(&page.events, range.from, page.covers_to, &self.dispatcher.options);
+                    topic.extend_to(
+                        &page.events,
+                        range.from,
+                        page.covers_to,
+                        &self.dispatcher.options,
+                    );
                 }
             }
             self.unhear(&deaf).await?;

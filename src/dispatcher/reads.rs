@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
+use super::Dispatcher;
 use super::shared::{Key, Value};
 use super::topic::Topic;
-use super::Dispatcher;
 use crate::domain::{Anchor, Event, Filter};
 use crate::store::{Page, ReadRange, SeriesSpan, Store, StoreError, TaskRef, View};
 

@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use super::Dispatcher;
 use super::collapse::CollapsedView;
 use super::counter::Counter;
 use super::reads::{Reads, Start};
 use super::topic::{End, Slot, Tail, Topic};
 use super::totals::Totals;
-use super::Dispatcher;
 use crate::domain::{Anchor, Cursor, EventId, Filter, ResumeId, TaskId, TaskStatus};
 use crate::store::{Head, StoreError, View};
 
@@ -240,7 +240,10 @@ impl Subscription {
             if let Phase::Collapsed { .. } = self.phase {
                 bytes += self.read_collapsed(&mut batch).await?;
                 // What was found is handed out before more is read.
-                if batch.items.is_empty() { continue } else { break }
+                if batch.items.is_empty() {
+                    continue;
+                }
+                break;
             }
             match self.registration.topic.tail(self.cursor, BATCH_BYTES - bytes) {
                 Tail::Events(slots, next) => {
@@ -331,15 +334,12 @@ impl Subscription {
         slots: Vec<Arc<Slot>>,
         batch: &mut Batch,
     ) -> Result<usize, StoreError> {
-        let entries: Vec<(u64, bool)> = slots
-            .iter()
-            .map(|slot| (slot.event.index, self.filter.admits(&slot.event)))
-            .collect();
+        let entries: Vec<(u64, bool)> =
+            slots.iter().map(|slot| (slot.event.index, self.filter.admits(&slot.event))).collect();
         let number = self.reads.task.number;
         let numbers = self.counter.number(self.reads.store(), number, &entries).await?;
         let mut bytes = 0;
-        for ((mut slot, filtered_index), (_, passes)) in
-            slots.into_iter().zip(numbers).zip(entries)
+        for ((mut slot, filtered_index), (_, passes)) in slots.into_iter().zip(numbers).zip(entries)
         {
             if !passes || !self.is_wanted(&slot, filtered_index) {
                 continue;
@@ -350,7 +350,12 @@ impl Subscription {
             }
             bytes += slot.event.size_bytes();
             let (is_snapshot, collapsed_to) = (false, None);
-            batch.items.push(Item::Event(Entry { slot, filtered_index, is_snapshot, collapsed_to }));
+            batch.items.push(Item::Event(Entry {
+                slot,
+                filtered_index,
+                is_snapshot,
+                collapsed_to,
+            }));
         }
         // A batch that skips a long stretch makes progress too.
         Ok(bytes.max(1))

@@ -36,7 +36,8 @@ impl Totals {
         }
         let spans = store.series_spans(task.number, event.index + 1).await?;
         let span = spans.into_iter().find(|span| span.id == tag.id);
-        let Some((mut span, field)) = span.and_then(|span| Some((span.clone(), span.field?))) else {
+        let Some((mut span, field)) = span.and_then(|span| Some((span.clone(), span.field?)))
+        else {
             // No event of the series has had a text yet.
             return Ok(event.clone());
         };

@@ -97,7 +97,9 @@ mod tests {
         assert_eq!(plain, ResumeId { event, collapsed_to: None });
         let collapsed = ResumeId::parse(&format!("{event}~12")).unwrap();
         assert_eq!(collapsed.collapsed_to, Some(12));
-        for bad in ["~1", "x~1", &format!("{event}~"), &format!("{event}~-1"), &format!("{event}~01")] {
+        for bad in
+            ["~1", "x~1", &format!("{event}~"), &format!("{event}~-1"), &format!("{event}~01")]
+        {
             assert_eq!(ResumeId::parse(bad), None, "{bad}");
         }
     }
@@ -106,11 +108,13 @@ mod tests {
     fn an_id_of_another_task_or_beyond_the_head_is_passed_over() {
         let mine = EventId::new(1, number(3), 9).to_string();
         let other = EventId::new(1, number(4), 9).to_string();
-        let cursor = |ids: Vec<String>| Cursor { ids, filtered_index: Some(4), timestamp_ms: Some(8) };
+        let cursor =
+            |ids: Vec<String>| Cursor { ids, filtered_index: Some(4), timestamp_ms: Some(8) };
         let resolved = cursor(vec![other.clone(), mine.clone()]).resolve(number(3), 10);
         assert!(matches!(resolved, Anchor::After(id) if id.event.index() == 9));
         assert_eq!(cursor(vec![mine.clone()]).resolve(number(3), 9), Anchor::AfterFiltered(4));
-        let by_time = Cursor { ids: vec![other.clone()], filtered_index: None, timestamp_ms: Some(8) };
+        let by_time =
+            Cursor { ids: vec![other.clone()], filtered_index: None, timestamp_ms: Some(8) };
         assert_eq!(by_time.resolve(number(3), 10), Anchor::AfterTimestamp(8));
         let unknown = Cursor { ids: vec![other], ..Cursor::default() };
         assert_eq!(unknown.resolve(number(3), 10), Anchor::Start { reset: true });

@@ -23,7 +23,11 @@ impl Json {
 
     /// Takes valid JSON text, dropping whitespace between tokens.
     pub fn from_valid(text: &str) -> Self {
-        if has_whitespace_outside_strings(text) { Self(compact(text).into()) } else { Self(text.into()) }
+        if has_whitespace_outside_strings(text) {
+            Self(compact(text).into())
+        } else {
+            Self(text.into())
+        }
     }
 
     /// Takes text that is known to be valid and compact.
@@ -166,14 +170,13 @@ fn value_end(bytes: &[u8], start: usize) -> usize {
                 continue;
             }
             b'{' | b'[' => open += 1,
-            b'}' | b']' if open == 0 => return at,
+            b'}' | b']' | b',' if open == 0 => return at,
             b'}' | b']' => {
                 open -= 1;
                 if open == 0 {
                     return at + 1;
                 }
             }
-            b',' if open == 0 => return at,
             _ => {}
         }
         at += 1;
@@ -254,7 +257,8 @@ mod tests {
 
     #[test]
     fn only_whitespace_between_tokens_is_dropped() {
-        let sent = " {\n \"b\" : [1.0 ,\t1e400,\"a \\\" b\"] , \"a\":{ } ,\"a\" : \"\\u0000\\ud800\" }\r";
+        let sent =
+            " {\n \"b\" : [1.0 ,\t1e400,\"a \\\" b\"] , \"a\":{ } ,\"a\" : \"\\u0000\\ud800\" }\r";
         let kept = r#"{"b":[1.0,1e400,"a \" b"],"a":{},"a":"\u0000\ud800"}"#;
         assert_eq!(Json::from_valid(sent).as_str(), kept);
         assert_eq!(Json::from_valid(kept).as_str(), kept);
@@ -262,7 +266,9 @@ mod tests {
 
     #[test]
     fn depth_counts_open_brackets_outside_strings() {
-        for (text, expected) in [("1", 0), ("[]", 1), (r#"{"a":[[{"b":"[[["}]]}"#, 4), (r#""[""#, 0)] {
+        for (text, expected) in
+            [("1", 0), ("[]", 1), (r#"{"a":[[{"b":"[[["}]]}"#, 4), (r#""[""#, 0)]
+        {
             assert_eq!(depth(text), expected, "{text}");
         }
     }
@@ -282,7 +288,10 @@ mod tests {
 
     #[test]
     fn setting_a_string_member_replaces_appends_or_wraps() {
-        assert_eq!(with_string_member(r#"{"a":1,"t":"x","b":2}"#, "t", r"y\n"), r#"{"a":1,"t":"y\n","b":2}"#);
+        assert_eq!(
+            with_string_member(r#"{"a":1,"t":"x","b":2}"#, "t", r"y\n"),
+            r#"{"a":1,"t":"y\n","b":2}"#
+        );
         assert_eq!(with_string_member(r#"{"a":1}"#, "t", "y"), r#"{"a":1,"t":"y"}"#);
         assert_eq!(with_string_member("{}", "t", "y"), r#"{"t":"y"}"#);
         assert_eq!(with_string_member("null", "t", "y"), r#"{"t":"y"}"#);

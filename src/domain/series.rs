@@ -223,14 +223,22 @@ mod tests {
     }
 
     fn tag(field: Option<&str>) -> SeriesTag {
-        SeriesTag { id: "r".into(), mode: Some(SeriesMode::Accumulate), field: field.map(Arc::from) }
+        SeriesTag {
+            id: "r".into(),
+            mode: Some(SeriesMode::Accumulate),
+            field: field.map(Arc::from),
+        }
     }
 
     fn open(data: &str, field: Option<&str>) -> Result<SeriesState, SeriesConflict> {
         SeriesState::open(&draft(data), &tag(field), SeriesMode::Accumulate, 0)
     }
 
-    fn extend(state: &SeriesState, data: &str, field: Option<&str>) -> Result<SeriesState, SeriesConflict> {
+    fn extend(
+        state: &SeriesState,
+        data: &str,
+        field: Option<&str>,
+    ) -> Result<SeriesState, SeriesConflict> {
         state.extend(&draft(data), &tag(field), SeriesMode::Accumulate, 1)
     }
 
@@ -242,7 +250,10 @@ mod tests {
         assert_eq!((state.field.as_deref(), state.text_bytes), (Some("delta"), 3));
         let state = extend(&state, r#"{"text":"ignored"}"#, None).unwrap();
         assert_eq!((state.field.as_deref(), state.text_bytes), (Some("delta"), 3));
-        assert_eq!(open(r#"{"delta":"d","text":"t"}"#, None).unwrap().field.as_deref(), Some("text"));
+        assert_eq!(
+            open(r#"{"delta":"d","text":"t"}"#, None).unwrap().field.as_deref(),
+            Some("text")
+        );
     }
 
     #[test]

@@ -118,11 +118,8 @@ impl Engine {
     }
 
     async fn append(&self, id: &TaskId, change: Change) -> Result<Appended, StoreError> {
-        let append = Append {
-            task: id.clone(),
-            change,
-            series_text_limit: self.limits.series_text_bytes,
-        };
+        let append =
+            Append { task: id.clone(), change, series_text_limit: self.limits.series_text_bytes };
         self.store.append(append).await
     }
 }

@@ -270,10 +270,9 @@ impl From<StoreError> for ApiError {
                 ErrorCode::Overloaded,
                 "too many writes are waiting; nothing was stored, so repeat the request later",
             ),
-            StoreError::Full => Self::new(
-                ErrorCode::StoreFull,
-                "the store has no room left; nothing was stored",
-            ),
+            StoreError::Full => {
+                Self::new(ErrorCode::StoreFull, "the store has no room left; nothing was stored")
+            }
             StoreError::OutcomeUnknown(_) => Self::new(
                 ErrorCode::OutcomeUnknown,
                 "the connection to the store broke and the write may have happened or not; \

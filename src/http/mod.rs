@@ -28,10 +28,10 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 pub use error::{ApiError, ErrorCode};
 pub use extract::{Query, TaskPath};
-pub use stream::StreamSettings;
 pub use health::{
     Adapter, Dependency, DependencyState, ListenerReport, Readiness, ReadinessReport,
 };
+pub use stream::StreamSettings;
 
 use crate::dispatcher::Dispatcher;
 use crate::engine::Engine;

@@ -121,9 +121,7 @@ fn dispatcher_options(sse: &config::Sse) -> DispatcherOptions {
 
 fn storage_options(config: &Config) -> StorageOptions {
     match &config.storage {
-        config::Storage::Memory => {
-            StorageOptions::Memory { max_bytes: config.memory.max_bytes }
-        }
+        config::Storage::Memory => StorageOptions::Memory { max_bytes: config.memory.max_bytes },
         config::Storage::Postgres { url, direct_url } => {
             let settings = &config.postgres;
             StorageOptions::Postgres(PostgresOptions {

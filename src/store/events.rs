@@ -6,7 +6,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::StoreError;
-use crate::domain::{Append, Event, EventId, Filter, Kind, Refusal, TaskId, TaskNumber, TaskStatus};
+use crate::domain::{
+    Append, Event, EventId, Filter, Kind, Refusal, TaskId, TaskNumber, TaskStatus,
+};
 
 /// A task's id together with its number.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

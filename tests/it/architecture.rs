@@ -10,12 +10,13 @@ use std::path::{Path, PathBuf};
 /// Which of our modules each part of the source may name. A part is a module
 /// or, where a folder holds several layers, a path below it; the longest that
 /// fits a file counts.
-const ARROWS: [(&str, &[&str]); 16] = [
+const ARROWS: [(&str, &[&str]); 17] = [
     ("main", &["taskcast"]),
     ("lib", &[]),
     ("cli", &["config", "local_postgres", "server", "store", "telemetry"]),
     ("server", &["config", "dispatcher", "engine", "http", "maintenance", "store", "supervisor"]),
     ("telemetry", &["config"]),
+    ("supervisor", &[]),
     ("config", &["config"]),
     ("http", &["dispatcher", "domain", "engine", "http", "store"]),
     ("maintenance", &["domain", "engine", "store", "supervisor"]),
@@ -82,7 +83,8 @@ fn sources() -> Vec<Source> {
     files_below("src", "rs")
         .into_iter()
         .map(|file| {
-            let module = file.strip_prefix(&source).unwrap().with_extension("").display().to_string();
+            let module =
+                file.strip_prefix(&source).unwrap().with_extension("").display().to_string();
             let module = module.strip_suffix("/mod").unwrap_or(&module).to_owned();
             Source { module, code: code_of(&fs::read_to_string(file).unwrap()) }
         })
@@ -139,7 +141,9 @@ fn named_paths(code: &str) -> Vec<String> {
                 start |= c == ',' && depth == 0;
             }
         } else {
-            paths.push(rest.split([';', '(', ')', ',', '>', '<', ' ', '\n']).next().unwrap().to_owned());
+            paths.push(
+                rest.split([';', '(', ')', ',', '>', '<', ' ', '\n']).next().unwrap().to_owned(),
+            );
         }
     }
     paths
@@ -171,7 +175,9 @@ fn modules_name_only_what_their_layer_may_name() {
 
 #[test]
 fn the_web_layer_knows_of_storage_only_its_failures() {
-    for Source { module, code } in sources().iter().filter(|source| part_of(&source.module) == "http") {
+    for Source { module, code } in
+        sources().iter().filter(|source| part_of(&source.module) == "http")
+    {
         for path in named_paths(code).iter().filter(|path| identifier(path) == "store") {
             assert!(path.starts_with("store::StoreError"), "src/{module}.rs names crate::{path}");
         }
@@ -232,7 +238,10 @@ fn ambient_inputs_stay_where_they_are_read() {
     ];
     for Source { module, code } in sources() {
         for (call, places) in allowed {
-            assert!(!code.contains(call) || places.contains(&module.as_str()), "src/{module}.rs uses {call}");
+            assert!(
+                !code.contains(call) || places.contains(&module.as_str()),
+                "src/{module}.rs uses {call}"
+            );
         }
         if part_of(&module) == "domain" {
             assert!(!code.contains("::now()"), "src/{module}.rs reads a clock");
@@ -245,19 +254,26 @@ fn no_file_outgrows_the_budget() {
     let files = ["src", "tests"].into_iter().flat_map(|directory| files_below(directory, "rs"));
     for file in files {
         let lines = fs::read_to_string(&file).unwrap().lines().count();
-        assert!(lines <= LONGEST_FILE, "{} has {lines} lines", file.strip_prefix(root()).unwrap().display());
+        assert!(
+            lines <= LONGEST_FILE,
+            "{} has {lines} lines",
+            file.strip_prefix(root()).unwrap().display()
+        );
     }
 }
 
 #[test]
 fn every_statement_is_used_and_every_folder_is_known() {
-    let code: String = files_below("src", "rs").iter().map(|file| fs::read_to_string(file).unwrap()).collect();
+    let code: String =
+        files_below("src", "rs").iter().map(|file| fs::read_to_string(file).unwrap()).collect();
     let mut folders: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for file in files_below("sql", "sql") {
         let path = file.strip_prefix(root()).unwrap().display().to_string();
         assert!(code.contains(&format!("\"{path}\"")), "{path} is used nowhere");
         let parts: Vec<&str> = path.trim_end_matches(".sql").split('/').collect();
-        let ["sql", folder, operation] = parts[..] else { panic!("{path} should be sql/<folder>/<operation>.sql") };
+        let ["sql", folder, operation] = parts[..] else {
+            panic!("{path} should be sql/<folder>/<operation>.sql")
+        };
         assert!(operation.chars().all(|c| c.is_ascii_lowercase() || c == '_'), "{path}");
         folders.entry(folder.to_owned()).or_default().insert(operation.to_owned());
     }
@@ -278,7 +294,9 @@ fn every_statement_is_used_and_every_folder_is_known() {
                 .unwrap_or_else(|| panic!("{path} is used outside the adapter"));
             let words: Vec<&str> = user.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
             let verb = operation.split('_').next().unwrap();
-            let named = words.iter().any(|word| *word == operation || word.split('_').any(|part| part.starts_with(verb)));
+            let named = words.iter().any(|word| {
+                *word == operation || word.split('_').any(|part| part.starts_with(verb))
+            });
             assert!(named, "{path} is named after nothing in the file that runs it");
         }
     }
@@ -304,7 +322,8 @@ fn statements_stand_in_sql_files_alone() {
 
 #[test]
 fn named_paths_are_found_in_every_spelling() {
-    let code = "use crate::a::B;\nuse crate::{c::{D, E}, f};\nfn x(y: &crate::g::H) -> crate::i::J {}\n";
+    let code =
+        "use crate::a::B;\nuse crate::{c::{D, E}, f};\nfn x(y: &crate::g::H) -> crate::i::J {}\n";
     let found: Vec<_> = named_paths(code).iter().map(|path| identifier(path).to_owned()).collect();
     assert_eq!(found, ["a", "c", "f", "g", "i"]);
 }

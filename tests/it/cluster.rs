@@ -36,7 +36,11 @@ fn follow(server: &Server, ids: &[String]) -> Vec<JoinHandle<Vec<Frame>>> {
 }
 
 /// Publishes to every task until `stop`, at least a hundred times, then ends it.
-fn publish_flat_out(server: &Server, ids: &[String], stop: &Arc<AtomicBool>) -> Vec<JoinHandle<u64>> {
+fn publish_flat_out(
+    server: &Server,
+    ids: &[String],
+    stop: &Arc<AtomicBool>,
+) -> Vec<JoinHandle<u64>> {
     let write = |id: &String| {
         let (server, id, stop) = (server.clone(), id.clone(), stop.clone());
         tokio::spawn(async move {
@@ -53,7 +57,12 @@ fn publish_flat_out(server: &Server, ids: &[String], stop: &Arc<AtomicBool>) -> 
 }
 
 /// Checks that readers saw exactly what writers wrote.
-async fn compare(server: &Server, ids: &[String], writers: Vec<JoinHandle<u64>>, readers: Vec<JoinHandle<Vec<Frame>>>) {
+async fn compare(
+    server: &Server,
+    ids: &[String],
+    writers: Vec<JoinHandle<u64>>,
+    readers: Vec<JoinHandle<Vec<Frame>>>,
+) {
     for ((id, writer), reader) in ids.iter().zip(writers).zip(readers) {
         let published = writer.await.unwrap();
         let mut frames = reader.await.unwrap();
@@ -101,7 +110,8 @@ async fn end_listeners(database: &Database) -> u64 {
 async fn two_servers(environment: &[(&str, &str)]) -> (Database, Server, Server) {
     let database = Database::migrated().await;
     let backend = Backend::Postgres(database.clone());
-    let (first, second) = tokio::join!(backend.start_with(environment), backend.start_with(environment));
+    let (first, second) =
+        tokio::join!(backend.start_with(environment), backend.start_with(environment));
     (database, first, second)
 }
 

@@ -1,6 +1,7 @@
 //! `taskcast dev`: its private database over restarts, kills and neighbours,
 //! and what it prints.
 
+use std::ffi::OsStr;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
@@ -8,6 +9,7 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 
 use rustix::process::{Pid, Signal, kill_process};
+use taskcast::config::Environment;
 use taskcast::local_postgres::{find_binaries, install_command};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
@@ -23,10 +25,11 @@ struct Home(TempDir);
 
 impl Home {
     fn new() -> Self {
-        let search_path = std::env::var_os("PATH");
-        let how = install_command(search_path.as_deref()).unwrap_or_default();
+        let environment = Environment::from_process();
+        let search_path = environment.get("PATH").map(OsStr::new);
+        let how = install_command(search_path).unwrap_or_default();
         assert!(
-            !find_binaries(search_path.as_deref()).is_empty(),
+            !find_binaries(search_path).is_empty(),
             "these tests need the Postgres programs on this machine, also when the others use a server: {how}"
         );
         // As root, the database runs as somebody else, who must get in.

@@ -2,7 +2,10 @@
 //! over real sockets, and the source against its own rules.
 
 mod architecture;
+mod cli;
 mod cluster;
+mod dev;
+mod faults;
 mod http;
 mod migrate;
 mod resume;

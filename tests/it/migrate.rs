@@ -43,8 +43,10 @@ const OUTSIDE: &str = "
      WHERE n.nspname NOT IN ('taskcast', 'pg_catalog', 'pg_toast', 'information_schema')
     UNION ALL SELECT format('schema %s %s', nspname, nspacl) FROM pg_namespace WHERE nspname !~ '^(taskcast$|pg_)'
     UNION ALL SELECT format('extension %s', extname) FROM pg_extension
-    UNION ALL SELECT format('trigger %s', tgname) FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
-               WHERE c.relnamespace <> (SELECT oid FROM pg_namespace WHERE nspname = 'taskcast')
+    UNION ALL
+    SELECT format('trigger %s on %s.%s', t.tgname, n.nspname, c.relname)
+      FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE n.nspname <> 'taskcast'
     UNION ALL SELECT format('setting %s', setconfig) FROM pg_db_role_setting
                WHERE setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database())
     UNION ALL SELECT 'rows ' || (SELECT md5(string_agg(m::text, '|' ORDER BY version)) FROM public._sqlx_migrations m)

@@ -50,7 +50,8 @@ async fn play(servers: &[Server; 2], seed: u64) {
     let id = servers[0].running_task().await;
     let writers: Vec<_> = (0..WRITERS)
         .map(|n| {
-            let (servers, id, rng) = (servers.clone(), id.clone(), StdRng::seed_from_u64(seed * 1_000 + n));
+            let (servers, id, rng) =
+                (servers.clone(), id.clone(), StdRng::seed_from_u64(seed * 1_000 + n));
             tokio::spawn(write(servers, id, rng))
         })
         .collect();
@@ -99,15 +100,22 @@ fn event(rng: &mut StdRng, n: u32) -> Value {
             let data = match rng.random_range(0..8) {
                 0 => json!({"other": n}),
                 1 => json!(n),
-                _ => json!({"n": n, "text": format!("{n}\n\u{e9}\"{}|", "x".repeat(rng.random_range(0..5)))}),
+                _ => {
+                    json!({"n": n, "text": format!("{n}\n\u{e9}\"{}|", "x".repeat(rng.random_range(0..5)))})
+                }
             };
             json!({"type": kind, "data": data, "seriesId": series, "seriesMode": "accumulate"})
         }
         3 | 4 => {
-            let (kind, series) = (["progress", "llm.progress"][rng.random_range(0..2)], ["l", "m"][rng.random_range(0..2)]);
+            let (kind, series) = (
+                ["progress", "llm.progress"][rng.random_range(0..2)],
+                ["l", "m"][rng.random_range(0..2)],
+            );
             json!({"type": kind, "level": level, "data": n, "seriesId": series, "seriesMode": "latest"})
         }
-        5 => json!({"type": "llm.kept", "level": level, "data": {"text": n}, "seriesId": "k", "seriesMode": "keep-all"}),
+        5 => {
+            json!({"type": "llm.kept", "level": level, "data": {"text": n}, "seriesId": "k", "seriesMode": "keep-all"})
+        }
         6 => json!({"type": "note", "level": level, "data": n, "seriesId": "carried"}),
         _ => {
             let kind = ["note", "llm.note", "tool.call"][rng.random_range(0..3)];

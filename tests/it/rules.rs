@@ -53,7 +53,8 @@ fn cases(source: &str) -> BTreeMap<String, Vec<String>> {
 
 #[test]
 fn every_rule_has_a_test_and_every_test_names_known_rules() {
-    let defined: Vec<String> = ["docs/http.md", "docs/sse.md"].into_iter().flat_map(rules_of).collect();
+    let defined: Vec<String> =
+        ["docs/http.md", "docs/sse.md"].into_iter().flat_map(rules_of).collect();
     let known: BTreeSet<&String> = defined.iter().collect();
     assert_eq!(known.len(), defined.len(), "a rule is defined twice");
     let mut checked = BTreeSet::new();
@@ -81,7 +82,8 @@ fn every_rule_has_a_test_and_every_test_names_known_rules() {
 fn rules_are_numbered_in_order() {
     for (page, letter) in [("docs/http.md", 'H'), ("docs/sse.md", 'S')] {
         let rules = rules_of(page);
-        let expected: Vec<_> = (1..=rules.len()).map(|number| format!("{letter}{number}")).collect();
+        let expected: Vec<_> =
+            (1..=rules.len()).map(|number| format!("{letter}{number}")).collect();
         assert!(rules.len() > 40, "{page} has only {} rules", rules.len());
         assert_eq!(rules, expected, "{page}");
     }

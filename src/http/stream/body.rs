@@ -96,11 +96,7 @@ pub(super) struct TaskBody {
 }
 
 impl TaskBody {
-    pub(super) fn new(
-        subscription: Subscription,
-        wrap: Wrap,
-        settings: &StreamSettings,
-    ) -> Self {
+    pub(super) fn new(subscription: Subscription, wrap: Wrap, settings: &StreamSettings) -> Self {
         Self { subscription, wrap, pace: Pace::new(settings), is_over: false }
     }
 

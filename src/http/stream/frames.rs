@@ -213,8 +213,7 @@ mod tests {
     use crate::domain::{EventDraft, Json, Level, SeriesMode, SeriesTag, TaskId, TaskNumber};
 
     fn slot(index: u64) -> Arc<Slot> {
-        let series =
-            SeriesTag { id: "r".into(), mode: Some(SeriesMode::Accumulate), field: None };
+        let series = SeriesTag { id: "r".into(), mode: Some(SeriesMode::Accumulate), field: None };
         Slot::new(Arc::new(Event {
             task: TaskId::parse("t1").unwrap(),
             number: TaskNumber::new(7).unwrap(),

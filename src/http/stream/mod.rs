@@ -17,9 +17,9 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use tokio_util::sync::CancellationToken;
 
-pub(super) use self::history::read_history;
 use self::body::{AllTasksBody, TaskBody};
 use self::frames::Wrap;
+pub(super) use self::history::read_history;
 use super::AppState;
 use super::auth::authorize;
 use super::error::ApiError;

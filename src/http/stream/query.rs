@@ -1,5 +1,7 @@
 //! What a reader asks for, from its query string and headers.
 
+use std::borrow::Cow;
+
 use axum::http::HeaderMap;
 
 use super::frames::Wrap;
@@ -44,7 +46,7 @@ fn read_cursor(query: &Query) -> Result<Cursor, ApiError> {
     let id = query.last("since.id")?.filter(|id| !id.is_empty());
     let timestamp = query.integer("since.timestamp", 0..=i64::MAX)?;
     Ok(Cursor {
-        ids: id.map(|id| id.into_owned()).into_iter().collect(),
+        ids: id.map(Cow::into_owned).into_iter().collect(),
         filtered_index: query.integer("since.index", -1..=i64::MAX)?,
         timestamp_ms: timestamp.and_then(|timestamp| u64::try_from(timestamp).ok()),
     })

@@ -6,13 +6,11 @@ use async_trait::async_trait;
 
 use super::log::Log;
 use super::{MemoryStore, Record, State};
-use crate::domain::{
-    Append, Change, Event, Filter, Sealed, TaskId, TaskNumber, Transition, judge,
-};
+use crate::domain::{Append, Change, Event, Filter, Sealed, TaskId, TaskNumber, Transition, judge};
 use crate::store::clock::now_ms;
 use crate::store::{
-    Appended, Commit, Events, Head, HeadStatus, Journal, JournalMark, Page, ReadRange,
-    SeriesSpan, StoreError, TaskRef,
+    Appended, Commit, Events, Head, HeadStatus, Journal, JournalMark, Page, ReadRange, SeriesSpan,
+    StoreError, TaskRef,
 };
 
 impl Record {

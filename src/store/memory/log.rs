@@ -104,7 +104,11 @@ impl Log {
     }
 
     /// Returns the spans of `accumulate` series before `to`.
-    pub(super) fn spans(&self, to: u64, series: &HashMap<Arc<str>, SeriesState>) -> Vec<SeriesSpan> {
+    pub(super) fn spans(
+        &self,
+        to: u64,
+        series: &HashMap<Arc<str>, SeriesState>,
+    ) -> Vec<SeriesSpan> {
         let span = |(id, text): (&Arc<str>, &SeriesText)| {
             let last_index = text.ends[..text.deltas_before(to)].last()?.0;
             let first_index = text.ends.first()?.0;

@@ -157,8 +157,7 @@ impl Tasks for MemoryStore {
         if let Some(deadline) = State::deadline_of(&task) {
             state.deadlines.insert((deadline, number));
         }
-        let judged =
-            TaskState { status: task.status, next_index: 0, series: HashMap::new() };
+        let judged = TaskState { status: task.status, next_index: 0, series: HashMap::new() };
         let record =
             Record { task: task.clone(), state: judged, log: Log::default(), last_timestamp_ms: 0 };
         state.bytes += record.size_bytes();

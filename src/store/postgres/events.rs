@@ -155,16 +155,12 @@ impl Events for PostgresStore {
     }
 
     async fn journal(&self, mark: Option<&JournalMark>) -> Result<Journal, StoreError> {
-        match mark {
-            Some(mark) => self.journal_since(mark).await,
-            None => {
-                let rows = sqlx::query_file!("sql/events/journal_mark.sql")
-                    .fetch_all(&self.reads)
-                    .await?;
-                let lanes = rows.into_iter().map(|row| (to_u64(row.lane), to_u64(row.batch)));
-                Ok(Journal { mark: JournalMark(lanes.collect()), ..Journal::default() })
-            }
+        if let Some(mark) = mark {
+            return self.journal_since(mark).await;
         }
+        let rows = sqlx::query_file!("sql/events/journal_mark.sql").fetch_all(&self.reads).await?;
+        let lanes = rows.into_iter().map(|row| (to_u64(row.lane), to_u64(row.batch)));
+        Ok(Journal { mark: JournalMark(lanes.collect()), ..Journal::default() })
     }
 }
 
@@ -235,7 +231,8 @@ impl PostgresStore {
             let (tasks, from, next) = (row.task, row.from_index, row.next_index);
             let moved = tasks.into_iter().flatten().zip(from.into_iter().flatten());
             for ((task, from), next_index) in moved.zip(next.into_iter().flatten()) {
-                let (number, from, next_index) = (to_number(task)?, to_u64(from), to_u64(next_index));
+                let (number, from, next_index) =
+                    (to_number(task)?, to_u64(from), to_u64(next_index));
                 journal.entries.push(JournalEntry { source, sequence, number, from, next_index });
             }
         }
@@ -247,10 +244,8 @@ impl PostgresStore {
 }
 
 fn build_pages(ranges: &[ReadRange], rows: Vec<PageRow>) -> Result<Vec<Page>, StoreError> {
-    let mut pages: Vec<Page> = ranges
-        .iter()
-        .map(|range| Page { events: Vec::new(), covers_to: range.from })
-        .collect();
+    let mut pages: Vec<Page> =
+        ranges.iter().map(|range| Page { events: Vec::new(), covers_to: range.from }).collect();
     let mut bytes = vec![0usize; ranges.len()];
     for row in rows {
         let at = usize::try_from(row.position - 1).unwrap_or(usize::MAX);

@@ -106,7 +106,10 @@ impl Lane {
     }
 
     /// Returns the lane's connection, making one if there is none.
-    pub(super) async fn connect(&mut self, until: Instant) -> Result<&mut PgConnection, StoreError> {
+    pub(super) async fn connect(
+        &mut self,
+        until: Instant,
+    ) -> Result<&mut PgConnection, StoreError> {
         let mut pause = RECONNECT_PAUSE;
         while self.connection.is_none() {
             match PgConnection::connect_with(&self.options).await {
@@ -152,14 +155,14 @@ impl Lane {
             return Ok(id);
         }
         let connection = self.connect(until).await?;
-        let lane = match sqlx::query_file_scalar!("sql/lanes/register.sql").fetch_one(connection).await
-        {
-            Ok(lane) => lane,
-            Err(error) => {
-                self.disconnect();
-                return Err(to_store_error(&error));
-            }
-        };
+        let lane =
+            match sqlx::query_file_scalar!("sql/lanes/register.sql").fetch_one(connection).await {
+                Ok(lane) => lane,
+                Err(error) => {
+                    self.disconnect();
+                    return Err(to_store_error(&error));
+                }
+            };
         self.after.add_lane(lane);
         let id = BatchId { lane, batch: 1 };
         self.id = Some(id);
@@ -285,11 +288,7 @@ impl Lane {
     }
 
     /// Answers those who were written and returns the others.
-    pub(super) fn settle(
-        &mut self,
-        plans: Vec<TaskPlan>,
-        moved: Vec<(i64, i64)>,
-    ) -> Vec<TaskPlan> {
+    pub(super) fn settle(&mut self, plans: Vec<TaskPlan>, moved: Vec<(i64, i64)>) -> Vec<TaskPlan> {
         let moved: HashMap<i64, i64> = moved.into_iter().collect();
         let mut commits: Vec<Commit> = Vec::with_capacity(plans.len());
         let mut overtaken = Vec::new();

@@ -218,4 +218,3 @@ fn mark_absent(requests: &[Request], loaded: &mut [(TaskId, KnownTask)]) {
         }
     }
 }
-

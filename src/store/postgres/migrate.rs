@@ -80,7 +80,8 @@ impl Migrator {
     /// Changes nothing.
     pub async fn pending(&mut self) -> Result<Vec<Migration>, MigrateError> {
         let applied = self.applied().await?;
-        if let Some(unknown) = applied.iter().find(|version| !MIGRATIONS.version_exists(**version)) {
+        if let Some(unknown) = applied.iter().find(|version| !MIGRATIONS.version_exists(**version))
+        {
             return Err(MigrateError::FromTheFuture(*unknown));
         }
         Ok(MIGRATIONS

@@ -137,7 +137,9 @@ impl PostgresOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// The URL is none.
-    #[error("the Postgres URL does not parse; expected postgres://user:password@host:port/database")]
+    #[error(
+        "the Postgres URL does not parse; expected postgres://user:password@host:port/database"
+    )]
     InvalidUrl,
     /// It cannot be reached.
     #[error("cannot connect to Postgres: {0}")]

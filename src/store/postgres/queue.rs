@@ -61,9 +61,7 @@ impl Job {
 
 fn size_of_change(change: &Change) -> usize {
     match change {
-        Change::Publish(events) => {
-            events.iter().map(|event| 256 + event.data.as_str().len()).sum()
-        }
+        Change::Publish(events) => events.iter().map(|event| 256 + event.data.as_str().len()).sum(),
         Change::Transition(transition) => {
             transition.result.as_ref().map_or(256, |result| 256 + result.as_str().len())
         }

@@ -11,9 +11,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 
 use super::codes::{of_level, to_i64, to_level, to_u64};
-use crate::domain::{
-    BLOCK_LEN, BlockTally, FAN_OUT, Filter, Kind, MAX_HEIGHT, Node, Tally, cover,
-};
+use crate::domain::{BLOCK_LEN, BlockTally, FAN_OUT, Filter, Kind, MAX_HEIGHT, Node, Tally, cover};
 use crate::store::StoreError;
 
 /// Stretches of nodes as columns.

@@ -8,9 +8,7 @@ use super::PostgresStore;
 use super::codes::{of_number, of_status, to_i64};
 use super::queue::Work;
 use super::rows::TaskRow;
-use crate::domain::{
-    ListQuery, NewTask, Task, TaskGrant, TaskId, TaskPage, TypePattern,
-};
+use crate::domain::{ListQuery, NewTask, Task, TaskGrant, TaskId, TaskPage, TypePattern};
 use crate::store::{Created, StoreError, Tasks};
 
 /// How long a deleted task stays for readers that poll its head, in milliseconds.
@@ -62,9 +60,8 @@ impl Tasks for PostgresStore {
 
     async fn overdue(&self, limit: usize) -> Result<Vec<TaskId>, StoreError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let ids = sqlx::query_file_scalar!("sql/tasks/overdue.sql", limit)
-            .fetch_all(&self.reads)
-            .await?;
+        let ids =
+            sqlx::query_file_scalar!("sql/tasks/overdue.sql", limit).fetch_all(&self.reads).await?;
         let parse = |id: String| {
             TaskId::parse(&id).map_err(|_| StoreError::Corrupt(format!("task.id {id:?}")))
         };
@@ -72,9 +69,10 @@ impl Tasks for PostgresStore {
     }
 
     async fn purge(&self, limit: usize) -> Result<usize, StoreError> {
-        let tasks = sqlx::query_file_scalar!("sql/tasks/purgeable.sql", TOMBSTONE_LIFE_MS, PURGE_TASKS)
-            .fetch_all(&self.reads)
-            .await?;
+        let tasks =
+            sqlx::query_file_scalar!("sql/tasks/purgeable.sql", TOMBSTONE_LIFE_MS, PURGE_TASKS)
+                .fetch_all(&self.reads)
+                .await?;
         let mut gone = 0;
         for task in tasks {
             let left = limit.saturating_sub(gone);

@@ -40,7 +40,11 @@ const BAD_EVENTS: [Bad; 24] = [
     (r#"{"type":"a","seriesMode":"latest"}"#, "invalid_request", "/seriesMode"),
     (r#"{"type":"a","seriesId":"s","seriesMode":"sum"}"#, "invalid_request", "/seriesMode"),
     (r#"{"type":"a","seriesId":"s","seriesMode":1}"#, "invalid_request", "/seriesMode"),
-    (r#"{"type":"a","seriesId":"s","seriesMode":"accumulate","seriesAccField":1}"#, "invalid_request", "/seriesAccField"),
+    (
+        r#"{"type":"a","seriesId":"s","seriesMode":"accumulate","seriesAccField":1}"#,
+        "invalid_request",
+        "/seriesAccField",
+    ),
     (r#"{"type":"a","data":"unfinished}"#, "invalid_json", ""),
     (r#"{"type":"a","data":1e}"#, "invalid_json", ""),
     (r#"{"type":"a","data":"\x"}"#, "invalid_json", ""),
@@ -58,7 +62,11 @@ const BAD_CHANGES: [Bad; 12] = [
     (r#"{"status":"running","error":{"code":"x"}}"#, "invalid_request", "/error/message"),
     (r#"{"status":"running","error":{"message":null}}"#, "invalid_request", "/error/message"),
     (r#"{"status":"running","error":{"message":"m","code":1}}"#, "invalid_request", "/error/code"),
-    (r#"{"status":"running","error":{"message":"m","details":[]}}"#, "invalid_request", "/error/details"),
+    (
+        r#"{"status":"running","error":{"message":"m","details":[]}}"#,
+        "invalid_request",
+        "/error/details",
+    ),
     (r#"{"status":"running""#, "invalid_json", ""),
 ];
 
@@ -159,7 +167,9 @@ async fn bad_requests_do_not_disturb_their_neighbours(backend: Backend) {
 async fn text_that_is_special_elsewhere_is_just_text(backend: Backend) {
     let server = backend.start().await;
     let id = server.running_task().await;
-    for odd in ["'; DROP TABLE taskcast.events; --", "{NULL,\"a\"}", "%s%n$1\\", "<script>", "a%b_c"] {
+    for odd in
+        ["'; DROP TABLE taskcast.events; --", "{NULL,\"a\"}", "%s%n$1\\", "<script>", "a%b_c"]
+    {
         let event = json!({"type": odd.replace(',', ";"), "data": {"text": odd}, "seriesId": odd, "seriesMode": "accumulate"});
         let stored = server.publish(&id, event).await;
         assert_eq!(server.history(&id, "").await.last(), Some(&stored));

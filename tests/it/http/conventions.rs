@@ -24,7 +24,8 @@ on_every_store![
 
 /// Tells whether a name is written in camelCase.
 fn is_camel_case(name: &str) -> bool {
-    name.starts_with(|c: char| c.is_ascii_lowercase()) && name.chars().all(|c| c.is_ascii_alphanumeric())
+    name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name.chars().all(|c| c.is_ascii_alphanumeric())
 }
 
 fn check_names(value: &Value) {
@@ -46,7 +47,9 @@ async fn answers_are_camel_case_json_without_null(backend: Backend) {
     let server = backend.start().await;
     let id = server.running_task().await;
     server.publish(&id, json!([{"type": "a"}, plain("b", 1)])).await;
-    server.create(json!({"type": "full", "params": {}, "metadata": {}, "ttl": 9, "tags": ["t"]})).await;
+    server
+        .create(json!({"type": "full", "params": {}, "metadata": {}, "ttl": 9, "tags": ["t"]}))
+        .await;
     let paths = ["/", "/health", "/health/ready", "/health/detail", "/tasks", "/nowhere"];
     let of_task = ["", "/events/history"].map(|rest| format!("/tasks/{id}{rest}"));
     for path in paths.map(str::to_owned).iter().chain(&of_task) {
@@ -110,7 +113,9 @@ async fn a_body_has_to_be_declared_as_json(backend: Backend) {
         (Method::PATCH, format!("/tasks/{id}/status"), r#"{"status":"running"}"#, 200),
     ];
     for (method, path, body, status) in routes {
-        for content_type in [None, Some("text/plain"), Some("application/x-www-form-urlencoded"), Some("json")] {
+        for content_type in
+            [None, Some("text/plain"), Some("application/x-www-form-urlencoded"), Some("json")]
+        {
             let mut request = server.request(method.clone(), &path).body(body);
             if let Some(content_type) = content_type {
                 request = request.header("Content-Type", content_type);
@@ -118,7 +123,8 @@ async fn a_body_has_to_be_declared_as_json(backend: Backend) {
             let refusal = server.send(request).await.refused(415, "unsupported_media_type");
             assert!(refusal["error"].as_str().unwrap().contains("Content-Type"), "{refusal}");
         }
-        let declared = server.request(method, &path).header("Content-Type", "Application/JSON; charset=utf-8");
+        let declared =
+            server.request(method, &path).header("Content-Type", "Application/JSON; charset=utf-8");
         server.send(declared.body(body)).await.expect(status);
     }
 }
@@ -128,11 +134,22 @@ async fn a_body_has_to_be_json_in_utf8(backend: Backend) {
     let server = backend.start().await;
     let id = server.new_task().await;
     let (events, status) = (format!("/tasks/{id}/events"), format!("/tasks/{id}/status"));
-    let bodies: [&[u8]; 8] =
-        [b"{", b"{\"type\":\"a\"} x", b"{'type':'a'}", b"{\"type\":\"a\",}", b"\xff\xfe", b"{\"type\":\"\xff\"}", b"nul", b"01"];
-    for (method, path) in [(Method::POST, "/tasks"), (Method::POST, &events), (Method::PATCH, &status)] {
+    let bodies: [&[u8]; 8] = [
+        b"{",
+        b"{\"type\":\"a\"} x",
+        b"{'type':'a'}",
+        b"{\"type\":\"a\",}",
+        b"\xff\xfe",
+        b"{\"type\":\"\xff\"}",
+        b"nul",
+        b"01",
+    ];
+    for (method, path) in
+        [(Method::POST, "/tasks"), (Method::POST, &events), (Method::PATCH, &status)]
+    {
         for body in bodies {
-            let request = server.request(method.clone(), path).header("Content-Type", "application/json");
+            let request =
+                server.request(method.clone(), path).header("Content-Type", "application/json");
             server.send(request.body(body)).await.refused(400, "invalid_json");
         }
     }
@@ -145,7 +162,11 @@ async fn a_broken_rule_is_named_by_its_place_in_the_body(backend: Backend) {
     let server = backend.start().await;
     let id = server.new_task().await;
     let (events, status) = (format!("/tasks/{id}/events"), format!("/tasks/{id}/status"));
-    let tasks = [(json!({"ttl": "soon"}), "/ttl"), (json!({"type": 1}), "/type"), (json!({"params": []}), "/params")];
+    let tasks = [
+        (json!({"ttl": "soon"}), "/ttl"),
+        (json!({"type": 1}), "/type"),
+        (json!({"params": []}), "/params"),
+    ];
     for (body, path) in tasks {
         server.post("/tasks", body).await.refused_at(400, "invalid_request", path);
     }
@@ -182,8 +203,20 @@ async fn a_broken_rule_is_named_by_its_place_in_the_body(backend: Backend) {
 async fn a_query_value_that_cannot_be_understood_is_refused(backend: Backend) {
     let server = backend.start().await;
     let id = server.new_task().await;
-    let read = ["types=a*b", "levels=loud", "includeStatus=maybe", "since.index=x", "since.index=-2", "since.index=",
-        "since.index=1.5", "since.timestamp=soon", "since.timestamp=-1", "limit=0", "limit=x", "seriesFormat=both"];
+    let read = [
+        "types=a*b",
+        "levels=loud",
+        "includeStatus=maybe",
+        "since.index=x",
+        "since.index=-2",
+        "since.index=",
+        "since.index=1.5",
+        "since.timestamp=soon",
+        "since.timestamp=-1",
+        "limit=0",
+        "limit=x",
+        "seriesFormat=both",
+    ];
     for route in ["events/history", "events"] {
         for query in read {
             let (name, _) = query.split_once('=').unwrap();
@@ -227,22 +260,31 @@ async fn form_is_checked_before_the_task_is_looked_up(backend: Backend) {
     server.get("/tasks/nobody/events/history?limit=x").await.refused(400, "invalid_request");
     server.get("/tasks/nobody/events?wrap=x").await.refused(400, "invalid_request");
     server.post("/tasks/nobody/events", plain("a", 1)).await.refused(404, "task_not_found");
-    server.patch("/tasks/nobody/status", json!({"status": "running"})).await.refused(404, "task_not_found");
+    server
+        .patch("/tasks/nobody/status", json!({"status": "running"}))
+        .await
+        .refused(404, "task_not_found");
 }
 
 /// Rules: H11, H12
 async fn ids_and_paths_that_name_nothing_are_not_found(backend: Backend) {
     let server = backend.start().await;
-    for id in ["nobody", "-x", "a%2Fb", "a%20b", "%C3%A4", "%00", "%FF", &"x".repeat(129), "..%2F"] {
+    for id in ["nobody", "-x", "a%2Fb", "a%20b", "%C3%A4", "%00", "%FF", &"x".repeat(129), "..%2F"]
+    {
         for route in ["", "/events/history", "/events"] {
             server.get(&format!("/tasks/{id}{route}")).await.refused(404, "task_not_found");
         }
         server.delete(&format!("/tasks/{id}")).await.refused(404, "task_not_found");
-        server.post(&format!("/tasks/{id}/events"), plain("a", 1)).await.refused(404, "task_not_found");
+        server
+            .post(&format!("/tasks/{id}/events"), plain("a", 1))
+            .await
+            .refused(404, "task_not_found");
     }
     let id = server.new_task().await;
     let inside = format!("/tasks/{id}/nothing");
-    for path in ["/nothing", "/tasks/", "/healthy", "/health/none", "/events/history", "/TASKS", &inside] {
+    for path in
+        ["/nothing", "/tasks/", "/healthy", "/health/none", "/events/history", "/TASKS", &inside]
+    {
         server.get(path).await.refused(404, "not_found");
     }
     server.get(&format!("/tasks/{id}/events/history/")).await.refused(404, "not_found");
@@ -252,7 +294,8 @@ async fn ids_and_paths_that_name_nothing_are_not_found(backend: Backend) {
 async fn a_method_a_path_does_not_have_is_refused_with_those_it_has(backend: Backend) {
     let server = backend.start().await;
     let id = server.new_task().await;
-    let (task, status, events) = (format!("/tasks/{id}"), format!("/tasks/{id}/status"), format!("/tasks/{id}/events"));
+    let (task, status, events) =
+        (format!("/tasks/{id}"), format!("/tasks/{id}/status"), format!("/tasks/{id}/events"));
     let history = format!("/tasks/{id}/events/history");
     let cases: [(Method, &str, &[&str]); 9] = [
         (Method::POST, "/", &["GET"]),
@@ -311,7 +354,8 @@ async fn every_response_carries_a_request_id(backend: Backend) {
         }
     }
     for sent in ["two words", &"~".repeat(129), "\u{e9}"] {
-        let request = server.request(Method::GET, "/health").header("X-Request-Id", sent.as_bytes());
+        let request =
+            server.request(Method::GET, "/health").header("X-Request-Id", sent.as_bytes());
         let reply = server.send(request).await;
         let made = reply.header("x-request-id");
         assert!(!made.is_empty() && made.len() <= 128 && made.as_bytes() != sent.as_bytes());

@@ -60,12 +60,20 @@ async fn a_star_lets_every_origin_in(backend: Backend) {
 async fn a_preflight_allows_the_methods_and_headers_there_are(backend: Backend) {
     let origins = json!([LISTED]).to_string();
     let server = backend.start_with(&[("TASKCAST_CORS__ORIGINS", &origins)]).await;
-    for (path, method) in [("/tasks", "POST"), ("/tasks/x/status", "PATCH"), ("/tasks/x", "DELETE"), ("/tasks/x/events", "GET")] {
+    for (path, method) in [
+        ("/tasks", "POST"),
+        ("/tasks/x/status", "PATCH"),
+        ("/tasks/x", "DELETE"),
+        ("/tasks/x/events", "GET"),
+    ] {
         let preflight = server
             .request(Method::OPTIONS, path)
             .header("Origin", LISTED)
             .header("Access-Control-Request-Method", method)
-            .header("Access-Control-Request-Headers", "authorization,content-type,idempotency-key,last-event-id");
+            .header(
+                "Access-Control-Request-Headers",
+                "authorization,content-type,idempotency-key,last-event-id",
+            );
         let reply = server.send(preflight).await;
         assert!((200..300).contains(&reply.status), "{}", reply.status);
         assert_eq!(reply.header("access-control-allow-origin"), LISTED);

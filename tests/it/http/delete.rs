@@ -30,7 +30,10 @@ async fn a_deleted_task_is_gone_on_every_route(backend: Backend) {
             for route in ["", "/events", "/events/history"] {
                 server.get(&format!("/tasks/{id}{route}")).await.refused(404, "task_not_found");
             }
-            server.post(&format!("/tasks/{id}/events"), plain("a", 1)).await.refused(404, "task_not_found");
+            server
+                .post(&format!("/tasks/{id}/events"), plain("a", 1))
+                .await
+                .refused(404, "task_not_found");
             server.post(&format!("/tasks/{id}/events"), "[]").await.refused(404, "task_not_found");
             let body = json!({"status": "cancelled"});
             server.patch(&format!("/tasks/{id}/status"), body).await.refused(404, "task_not_found");
@@ -47,7 +50,9 @@ async fn the_id_of_a_deleted_task_is_free_at_once(backend: Backend) {
         let task = second.create(json!({"id": "again", "type": format!("round.{round}")})).await;
         assert_eq!(task["status"], "pending");
         assert!(first.history("again", "").await.is_empty());
-        let event = first.publish("again", json!([latest("s", round), plain("a", 1), delta("t", "x")])).await;
+        let event = first
+            .publish("again", json!([latest("s", round), plain("a", 1), delta("t", "x")]))
+            .await;
         assert_eq!(event[0]["index"], 0);
         assert_eq!(second.history("again", "").await.len(), 3);
         assert_eq!(first.task("again").await["type"], format!("round.{round}"));

@@ -26,8 +26,15 @@ async fn every_error_has_the_one_shape(backend: Backend) {
     server.post("/tasks", json!({"id": id})).await.refused(409, "task_exists");
     server.patch(&status, json!({"status": "pending"})).await.refused(409, "invalid_transition");
     server.post(&events, plain("a", "x".repeat(1_000))).await.refused(413, "payload_too_large");
-    server.send(server.request(Method::POST, "/tasks").body("{}")).await.refused(415, "unsupported_media_type");
-    server.post(&events, json!({"type": "a", "seriesMode": "latest"})).await.refused_at(400, "invalid_request", "/seriesMode");
+    server
+        .send(server.request(Method::POST, "/tasks").body("{}"))
+        .await
+        .refused(415, "unsupported_media_type");
+    server.post(&events, json!({"type": "a", "seriesMode": "latest"})).await.refused_at(
+        400,
+        "invalid_request",
+        "/seriesMode",
+    );
     server.enter(&id, "completed").await;
     server.post(&events, plain("a", 1)).await.refused(400, "task_closed");
     server.get("/tasks/nobody/events").await.refused(404, "task_not_found");
@@ -80,7 +87,9 @@ async fn a_failing_store_is_503_without_a_word_of_its_driver(backend: Backend) {
         let wait: u64 = reply.header("retry-after").parse().expect("whole seconds");
         assert!(wait > 0);
         let text = reply.text.to_lowercase();
-        for word in ["postgres", "sqlx", "connection", "taskcast_test", "127.0.0.1", "tcp", "sql", "pool"] {
+        for word in
+            ["postgres", "sqlx", "connection", "taskcast_test", "127.0.0.1", "tcp", "sql", "pool"]
+        {
             assert!(!text.contains(word), "{word} in {text}");
         }
     }

@@ -34,7 +34,11 @@ async fn a_history_is_in_order_and_there_in_every_status(backend: Backend) {
 
 async fn sample(server: &Server) -> (String, Vec<Value>) {
     let id = server.running_task().await;
-    for (n, (event_type, level)) in [("llm.a", "info"), ("llm.b", "warn"), ("tool", "info"), ("tool", "error")].iter().enumerate() {
+    for (n, (event_type, level)) in
+        [("llm.a", "info"), ("llm.b", "warn"), ("tool", "info"), ("tool", "error")]
+            .iter()
+            .enumerate()
+    {
         server.publish(&id, json!({"type": event_type, "level": level, "data": n})).await;
         let history = server.history(&id, "").await;
         let newest = number_of(&history.last().unwrap()["timestamp"]);
@@ -92,7 +96,16 @@ async fn filters_and_cursors_work_as_for_a_stream(backend: Backend) {
 async fn a_limit_takes_the_first_after_the_cursor(backend: Backend) {
     let server = backend.start().await;
     let id = server.new_task().await;
-    server.publish(&id, json!((0..9).map(|n| plain(if n % 2 == 0 { "even" } else { "odd" }, n)).collect::<Vec<_>>())).await;
+    server
+        .publish(
+            &id,
+            json!(
+                (0..9)
+                    .map(|n| plain(if n % 2 == 0 { "even" } else { "odd" }, n))
+                    .collect::<Vec<_>>()
+            ),
+        )
+        .await;
     for (query, expected) in [
         ("?limit=3", vec![0, 1, 2]),
         ("?limit=2&since.index=3", vec![4, 5]),
@@ -112,7 +125,9 @@ async fn a_limit_takes_the_first_after_the_cursor(backend: Backend) {
 async fn pieces_are_returned_as_published(backend: Backend) {
     let server = backend.start().await;
     let id = server.new_task().await;
-    let published = server.publish(&id, json!([delta("s", "a"), plain("p", 1), delta("s", "b"), delta("s", "c")])).await;
+    let published = server
+        .publish(&id, json!([delta("s", "a"), plain("p", 1), delta("s", "b"), delta("s", "c")]))
+        .await;
     for query in ["", "?seriesFormat=delta"] {
         assert_eq!(json!(server.history(&id, query).await), published);
     }
@@ -124,7 +139,9 @@ async fn only_the_newest_of_a_latest_series_is_left(backend: Backend) {
     let id = server.new_task().await;
     let mut other = latest("l", 4);
     other["type"] = json!("done");
-    server.publish(&id, json!([latest("l", 1), plain("p", 1), latest("l", 2), latest("m", 1)])).await;
+    server
+        .publish(&id, json!([latest("l", 1), plain("p", 1), latest("l", 2), latest("m", 1)]))
+        .await;
     server.publish(&id, latest("l", 3)).await;
     assert_eq!(column(&server.history(&id, "").await, "index"), [1, 3, 4]);
     server.publish(&id, other).await;
@@ -138,14 +155,25 @@ async fn only_the_newest_of_a_latest_series_is_left(backend: Backend) {
 async fn accumulated_format_returns_one_snapshot_a_series(backend: Backend) {
     let server = backend.start().await;
     let id = server.new_task().await;
-    let body = json!([delta("a", "x"), plain("p", 1), delta("b", "1"), delta("a", "y"), latest("l", 1), delta("b", "2"), latest("l", 2)]);
+    let body = json!([
+        delta("a", "x"),
+        plain("p", 1),
+        delta("b", "1"),
+        delta("a", "y"),
+        latest("l", 1),
+        delta("b", "2"),
+        latest("l", 2)
+    ]);
     let published = server.publish(&id, body).await;
     let history = server.history(&id, "?seriesFormat=accumulated").await;
     assert_eq!(column(&history, "index"), [1, 3, 5, 6]);
     assert_eq!(column(&history, "id"), [1, 3, 5, 6].map(|n: usize| published[n]["id"].clone()));
     let texts = column(&history, "data");
     assert_eq!(texts, [json!(1), json!({"text": "xy"}), json!({"text": "12"}), json!(2)]);
-    assert_eq!(column(&history, "seriesSnapshot"), [Value::Null, json!(true), json!(true), Value::Null]);
+    assert_eq!(
+        column(&history, "seriesSnapshot"),
+        [Value::Null, json!(true), json!(true), Value::Null]
+    );
     let after = server.history(&id, "?seriesFormat=accumulated&since.index=3").await;
     assert_eq!(column(&after, "index"), [5, 6]);
     assert_eq!(after[0]["data"], json!({"text": "12"}));

@@ -33,7 +33,7 @@ fn too_large(reply: &Reply, limit: usize) -> Value {
 /// Rules: H22, H29
 async fn a_body_has_a_largest_size(backend: Backend) {
     let server = backend.start().await;
-    let body = |size: usize| format!(r#"{{"params":{{"p":"{}"}}}}"#, "x".repeat(size - 18));
+    let body = |size: usize| format!(r#"{{"params":{{"p":"{}"}}}}"#, "x".repeat(size - 19));
     assert_eq!(body(100).len(), 100);
     server.post("/tasks", body(2 * MIB)).await.expect(201);
     too_large(&server.post("/tasks", body(2 * MIB + 1)).await, 2 * MIB);
@@ -95,7 +95,10 @@ async fn a_request_has_a_largest_number_of_events(backend: Backend) {
     let server = backend.start().await;
     let id = server.new_task().await;
     let events = format!("/tasks/{id}/events");
-    let refusal = server.post(&events, json!(vec![plain("a", 1); 1_001])).await.refused(400, "limit_exceeded");
+    let refusal = server
+        .post(&events, json!(vec![plain("a", 1); 1_001]))
+        .await
+        .refused(400, "limit_exceeded");
     says(&refusal, 1_000);
     assert!(server.history(&id, "").await.is_empty());
     server.post(&events, json!(vec![plain("a", 1); 1_000])).await.expect(201);
@@ -109,14 +112,25 @@ async fn payloads_nest_only_so_deep(backend: Backend) {
     let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
     let object = |depth: usize| format!(r#"{{"a":{}}}"#, nested(depth - 1));
     server.post(&events, format!(r#"{{"type":"a","data":{}}}"#, nested(64))).await.expect(201);
-    server.post("/tasks", format!(r#"{{"params":{},"metadata":{}}}"#, object(64), object(64))).await.expect(201);
+    server
+        .post("/tasks", format!(r#"{{"params":{},"metadata":{}}}"#, object(64), object(64)))
+        .await
+        .expect(201);
     let refusals = [
         server.post(&events, format!(r#"{{"type":"a","data":{}}}"#, nested(65))).await,
         server.post(&events, format!(r#"[{{"type":"a","data":{}}}]"#, nested(65))).await,
         server.post("/tasks", format!(r#"{{"params":{}}}"#, object(65))).await,
         server.post("/tasks", format!(r#"{{"metadata":{}}}"#, object(65))).await,
         server.patch(&status, format!(r#"{{"status":"failed","result":{}}}"#, object(65))).await,
-        server.patch(&status, format!(r#"{{"status":"failed","error":{{"message":"m","details":{}}}}}"#, object(65))).await,
+        server
+            .patch(
+                &status,
+                format!(
+                    r#"{{"status":"failed","error":{{"message":"m","details":{}}}}}"#,
+                    object(65)
+                ),
+            )
+            .await,
     ];
     for refusal in refusals {
         says(&refusal.refused(400, "limit_exceeded"), 64);
@@ -124,7 +138,10 @@ async fn payloads_nest_only_so_deep(backend: Backend) {
     // Far deeper than any stack.
     let abyss = server.post(&events, format!(r#"{{"type":"a","data":{}}}"#, nested(200_000))).await;
     assert_eq!(abyss.status, 400, "{}", abyss.text);
-    server.patch(&status, format!(r#"{{"status":"completed","result":{}}}"#, object(64))).await.expect(200);
+    server
+        .patch(&status, format!(r#"{{"status":"completed","result":{}}}"#, object(64)))
+        .await
+        .expect(200);
 }
 
 /// Rules: H28, H29
@@ -133,7 +150,11 @@ async fn a_task_has_a_largest_number_of_tags(backend: Backend) {
     let tags = |count: u32| (0..count).map(|n| format!("tag-{n}")).collect::<Vec<_>>();
     let task = server.create(json!({"tags": tags(100)})).await;
     assert_eq!(task["tags"], json!(tags(100)));
-    let refusal = server.post("/tasks", json!({"tags": tags(101)})).await.refused_at(400, "limit_exceeded", "/tags");
+    let refusal = server.post("/tasks", json!({"tags": tags(101)})).await.refused_at(
+        400,
+        "limit_exceeded",
+        "/tags",
+    );
     says(&refusal, 100);
 }
 

@@ -37,7 +37,10 @@ async fn a_list_is_newest_first_and_says_when_there_is_more(backend: Backend) {
     }
     let (tasks, next) = page(&second, "").await;
     assert_eq!(next, None);
-    assert_eq!(column(&tasks, "id"), ["task-6", "task-5", "task-4", "task-3", "task-2", "task-1", "task-0"]);
+    assert_eq!(
+        column(&tasks, "id"),
+        ["task-6", "task-5", "task-4", "task-3", "task-2", "task-1", "task-0"]
+    );
     assert_eq!(tasks[0]["params"], json!({"n": 6}));
     let (tasks, next) = page(&first, "?limit=3").await;
     assert_eq!(column(&tasks, "id"), ["task-6", "task-5", "task-4"]);
@@ -84,7 +87,10 @@ async fn a_cursor_leads_through_everything_once_whatever_changes(backend: Backen
     for n in 0..30 {
         let id = format!("task-{n}");
         let times = seen.iter().filter(|seen| **seen == id).count();
-        assert!(times == 1 || (times == 0 && deleted.contains(&id)), "{id} was shown {times} times");
+        assert!(
+            times == 1 || (times == 0 && deleted.contains(&id)),
+            "{id} was shown {times} times"
+        );
     }
     for cursor in ["x", "", "-1", "%00", "99999999999999999999999999"] {
         let reply = server.get(&format!("/tasks?cursor={cursor}")).await;
@@ -95,7 +101,12 @@ async fn a_cursor_leads_through_everything_once_whatever_changes(backend: Backen
 /// Rules: H57, H58
 async fn a_list_keeps_tasks_of_the_wanted_status_and_type(backend: Backend) {
     let server = backend.start().await;
-    for (id, body) in [("none", json!({})), ("llm", json!({"type": "llm"})), ("chat", json!({"type": "llm.chat"})), ("tool", json!({"type": "tool"}))] {
+    for (id, body) in [
+        ("none", json!({})),
+        ("llm", json!({"type": "llm"})),
+        ("chat", json!({"type": "llm.chat"})),
+        ("tool", json!({"type": "tool"})),
+    ] {
         let mut body = body;
         body["id"] = json!(id);
         server.create(body).await;
@@ -120,10 +131,18 @@ async fn a_list_keeps_tasks_of_the_wanted_status_and_type(backend: Backend) {
         assert_eq!(ids(&server, query).await, expected, "{query}");
     }
     for query in ["status=done", "status=pending,done", "status=Pending"] {
-        server.get(&format!("/tasks?{query}")).await.refused_at(400, "invalid_request", "/query/status");
+        server.get(&format!("/tasks?{query}")).await.refused_at(
+            400,
+            "invalid_request",
+            "/query/status",
+        );
     }
     for query in ["type=a*", "type=*.a", "type=llm.*,**"] {
-        server.get(&format!("/tasks?{query}")).await.refused_at(400, "invalid_request", "/query/type");
+        server.get(&format!("/tasks?{query}")).await.refused_at(
+            400,
+            "invalid_request",
+            "/query/type",
+        );
     }
 }
 

@@ -24,7 +24,6 @@ mod tasks;
 
 use serde_json::{Value, json};
 
-
 /// A time no test of today lies before: start of 2024, in milliseconds.
 const RECENT_MS: u64 = 1_704_067_200_000;
 

@@ -6,12 +6,21 @@ use serde_json::{Value, json};
 use super::plain;
 use crate::support::{Backend, on_every_store};
 
-on_every_store![features_to_come_are_refused_and_store_nothing, an_idempotency_key_is_refused_and_stores_nothing];
+on_every_store![
+    features_to_come_are_refused_and_store_nothing,
+    an_idempotency_key_is_refused_and_stores_nothing
+];
 
 /// Rules: H76
 async fn features_to_come_are_refused_and_store_nothing(backend: Backend) {
     let server = backend.start().await;
-    let values = [json!([]), json!({}), json!([{"url": "https://hooks.example.com/secret-path"}]), json!(1), json!(false)];
+    let values = [
+        json!([]),
+        json!({}),
+        json!([{"url": "https://hooks.example.com/secret-path"}]),
+        json!(1),
+        json!(false),
+    ];
     for name in ["webhooks", "authConfig", "cleanup"] {
         for value in &values {
             let mut body = json!({"id": "refused", "type": "t"});

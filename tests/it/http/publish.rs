@@ -47,7 +47,11 @@ async fn an_event_is_answered_as_stored_and_an_array_as_an_array(backend: Backen
     }
     let one = server.publish(&id, json!([plain("one", 1)])).await;
     assert_eq!(one.as_array().unwrap().len(), 1);
-    server.post(&format!("/tasks/{id}/events"), json!({"data": 1})).await.refused_at(400, "invalid_request", "/type");
+    server.post(&format!("/tasks/{id}/events"), json!({"data": 1})).await.refused_at(
+        400,
+        "invalid_request",
+        "/type",
+    );
 }
 
 /// Rules: H61

@@ -21,7 +21,11 @@ async fn a_mode_needs_an_id_and_plain_series_are_plain(backend: Backend) {
     for mode in ["keep-all", "accumulate", "latest"] {
         let alone = json!({"type": "a", "seriesMode": mode});
         server.post(&events, &alone).await.refused_at(400, "invalid_request", "/seriesMode");
-        server.post(&events, json!([plain("a", 1), alone])).await.refused_at(400, "invalid_request", "/1/seriesMode");
+        server.post(&events, json!([plain("a", 1), alone])).await.refused_at(
+            400,
+            "invalid_request",
+            "/1/seriesMode",
+        );
     }
     let unknown = json!({"type": "a", "seriesId": "s", "seriesMode": "sum"});
     server.post(&events, unknown).await.refused_at(400, "invalid_request", "/seriesMode");
@@ -36,7 +40,10 @@ async fn a_mode_needs_an_id_and_plain_series_are_plain(backend: Backend) {
         let history = server.history(&id, query).await;
         assert_eq!(column(&history, "data"), column(&sent, "data"));
         assert_eq!(column(&history, "seriesId"), ["carried", "kept", "carried", "kept"]);
-        assert_eq!(column(&history, "seriesMode"), [Value::Null, json!("keep-all"), Value::Null, json!("keep-all")]);
+        assert_eq!(
+            column(&history, "seriesMode"),
+            [Value::Null, json!("keep-all"), Value::Null, json!("keep-all")]
+        );
     }
     server.enter(&id, "completed").await;
     let frames = server.stream(&id, "?types=a").await.rest().await;
@@ -47,9 +54,7 @@ async fn a_mode_needs_an_id_and_plain_series_are_plain(backend: Backend) {
 async fn text_joins_in_the_field_the_series_has(backend: Backend) {
     let server = backend.start().await;
     let id = server.running_task().await;
-    let piece = |series: &str, data: Value| {
-        json!({"type": "t", "data": data, "seriesId": series, "seriesMode": "accumulate"})
-    };
+    let piece = |series: &str, data: Value| json!({"type": "t", "data": data, "seriesId": series, "seriesMode": "accumulate"});
     let mut named = piece("named", json!({"text": "no", "out": "a"}));
     named["seriesAccField"] = json!("out");
     let body = json!([
@@ -85,13 +90,17 @@ async fn text_joins_in_the_field_the_series_has(backend: Backend) {
 async fn text_is_joined_as_it_was_sent(backend: Backend) {
     let server = backend.start().await;
     let id = server.running_task().await;
-    let parts = [r"\ud83d", r"\ude00", r"\u0000\/", "\u{1f600}\u{e9}", r"\u00e9", r#"\"\\"#, "", r"\n"];
+    let parts =
+        [r"\ud83d", r"\ude00", r"\u0000\/", "\u{1f600}\u{e9}", r"\u00e9", r#"\"\\"#, "", r"\n"];
     for part in parts {
-        let body = format!(r#"{{"type":"t","data":{{"n":1.0,"text":"{part}"}},"seriesId":"s","seriesMode":"accumulate"}}"#);
+        let body = format!(
+            r#"{{"type":"t","data":{{"n":1.0,"text":"{part}"}},"seriesId":"s","seriesMode":"accumulate"}}"#
+        );
         server.post(&format!("/tasks/{id}/events"), body).await.expect(201);
     }
     let joined = format!(r#""data":{{"n":1.0,"text":"{}"}}"#, parts.concat());
-    let history = server.get(&format!("/tasks/{id}/events/history?seriesFormat=accumulated")).await.text;
+    let history =
+        server.get(&format!("/tasks/{id}/events/history?seriesFormat=accumulated")).await.text;
     assert!(history.contains(&joined), "{history}");
     let mut stream = server.stream(&id, "?types=t").await;
     assert!(stream.one().await.raw.contains(&joined));
@@ -102,7 +111,8 @@ async fn an_event_that_contradicts_its_series_is_refused(backend: Backend) {
     let server = backend.start().await;
     let id = server.running_task().await;
     let events = format!("/tasks/{id}/events");
-    let mut named = json!({"type": "n", "data": {"out": "x"}, "seriesId": "named", "seriesMode": "accumulate"});
+    let mut named =
+        json!({"type": "n", "data": {"out": "x"}, "seriesId": "named", "seriesMode": "accumulate"});
     named["seriesAccField"] = json!("out");
     let kept = json!({"type": "k", "seriesId": "kept", "seriesMode": "keep-all"});
     server.publish(&id, json!([delta("text", "a"), latest("latest", 1), named, kept])).await;

@@ -108,8 +108,12 @@ async fn of_the_deadline_and_a_change_exactly_one_succeeds(backend: Backend) {
             // always refused and says what the task has become.
             let path = format!("/tasks/{id}/status");
             until("the deadline is near", || async {
-                let refusal = server.patch(&path, json!({"status": "pending"})).await.refused(409, "invalid_transition");
-                let age = number_of(&server.create("{}").await["createdAt"]) - number_of(&server.task(id).await["createdAt"]);
+                let refusal = server
+                    .patch(&path, json!({"status": "pending"}))
+                    .await
+                    .refused(409, "invalid_transition");
+                let age = number_of(&server.create("{}").await["createdAt"])
+                    - number_of(&server.task(id).await["createdAt"]);
                 (refusal["from"] != "running" || age + 40 * (n as u64 % 4) >= 1_000).then_some(())
             })
             .await;
@@ -142,9 +146,13 @@ async fn result_and_error_stay_as_supplied_last(backend: Backend) {
     let status = format!("/tasks/{id}/status");
     let first = json!({"status": "running", "result": {"part": 1}, "error": {"message": "slow"}});
     let task = server.patch(&status, first).await.expect(200).json();
-    assert_eq!((&task["result"], &task["error"]), (&json!({"part": 1}), &json!({"message": "slow"})));
+    assert_eq!(
+        (&task["result"], &task["error"]),
+        (&json!({"part": 1}), &json!({"message": "slow"}))
+    );
     let error = json!({"message": "broken", "code": "E7", "details": {"try": 3}});
-    let task = server.patch(&status, json!({"status": "failed", "error": error})).await.expect(200).json();
+    let task =
+        server.patch(&status, json!({"status": "failed", "error": error})).await.expect(200).json();
     assert_eq!((&task["result"], &task["error"]), (&json!({"part": 1}), &error));
     let read = server.task(&id).await;
     assert_eq!((&read["result"], &read["error"]), (&json!({"part": 1}), &error));
@@ -224,7 +232,8 @@ async fn the_terminal_event_is_the_last(backend: Backend) {
 async fn a_task_times_out_at_its_deadline(backend: Backend) {
     let server = backend.start().await;
     let task = server.create(json!({"ttl": 1})).await;
-    let (waiting, started) = (text_of(&task["id"]), text_of(&server.create(json!({"ttl": 1})).await["id"]));
+    let (waiting, started) =
+        (text_of(&task["id"]), text_of(&server.create(json!({"ttl": 1})).await["id"]));
     server.enter(&started, "running").await;
     let finished = text_of(&server.create(json!({"ttl": 1})).await["id"]);
     server.enter(&finished, "cancelled").await;
@@ -237,8 +246,12 @@ async fn a_task_times_out_at_its_deadline(backend: Backend) {
         assert_eq!(task["completedAt"], task["updatedAt"]);
         let late = number_of(&task["completedAt"]) - number_of(&task["createdAt"]);
         assert!((1_000..=3_000).contains(&late), "timed out after {late} ms");
-        assert_eq!(server.history(id, "").await.last().unwrap()["data"], json!({"status": "timeout"}));
-        let reply = server.patch(&format!("/tasks/{id}/status"), json!({"status": "completed"})).await;
+        assert_eq!(
+            server.history(id, "").await.last().unwrap()["data"],
+            json!({"status": "timeout"})
+        );
+        let reply =
+            server.patch(&format!("/tasks/{id}/status"), json!({"status": "completed"})).await;
         assert_eq!(reply.refused(409, "invalid_transition")["from"], "timeout");
     }
     assert_eq!(server.task(&finished).await["status"], "cancelled");

@@ -47,7 +47,8 @@ async fn a_created_task_is_pending_and_shows_what_was_sent(backend: Backend) {
 async fn every_field_is_optional_and_so_is_the_body(backend: Backend) {
     let server = backend.start().await;
     let bare = server.request(Method::POST, "/tasks");
-    let declared = server.request(Method::POST, "/tasks").header("Content-Type", "application/json");
+    let declared =
+        server.request(Method::POST, "/tasks").header("Content-Type", "application/json");
     let otherwise = server.request(Method::POST, "/tasks").header("Content-Type", "text/plain");
     for request in [bare, declared, otherwise, server.json(Method::POST, "/tasks", "{}")] {
         let task = server.send(request).await.expect(201).json();
@@ -66,7 +67,9 @@ async fn the_server_makes_an_id_or_takes_one_of_the_documented_form(backend: Bac
         assert_eq!(server.create(json!({"id": good})).await["id"], good);
         server.get(&format!("/tasks/{good}")).await.expect(200);
     }
-    for bad in ["", "-a", "_a", ".a", "a/b", "a b", "a%2Fb", "\u{e4}", "a\n", "a*", &"x".repeat(129)] {
+    for bad in
+        ["", "-a", "_a", ".a", "a/b", "a b", "a%2Fb", "\u{e4}", "a\n", "a*", &"x".repeat(129)]
+    {
         server.post("/tasks", json!({"id": bad})).await.refused_at(400, "invalid_request", "/id");
     }
     server.post("/tasks", json!({"id": 7})).await.refused_at(400, "invalid_request", "/id");
@@ -81,16 +84,22 @@ async fn a_taken_id_is_a_conflict_and_its_task_unchanged(backend: Backend) {
         server.post("/tasks", second).await.refused(409, "task_exists");
     }
     let task = other.task("taken").await;
-    assert_eq!((&task["type"], &task["tags"], task.get("params")), (&json!("first"), &json!(["t"]), None));
+    assert_eq!(
+        (&task["type"], &task["tags"], task.get("params")),
+        (&json!("first"), &json!(["t"]), None)
+    );
 }
 
 /// Rules: H40
 async fn of_many_creators_of_one_id_exactly_one_succeeds(backend: Backend) {
     let (first, second) = backend.start_two().await;
-    let attempts = (0..24).map(|n| {
-        let server = if n % 2 == 0 { &first } else { &second };
-        async move { server.post("/tasks", json!({"id": "wanted", "type": format!("by.{n}")})).await }
-    });
+    let attempts =
+        (0..24).map(|n| {
+            let server = if n % 2 == 0 { &first } else { &second };
+            async move {
+                server.post("/tasks", json!({"id": "wanted", "type": format!("by.{n}")})).await
+            }
+        });
     let (mut created, mut refused) = (Vec::new(), 0);
     for reply in join_all(attempts).await {
         if reply.status == 201 {
@@ -150,7 +159,8 @@ async fn reading_a_task_tells_how_many_streams_are_open(backend: Backend) {
     for answer in [&created, &changed] {
         assert!(answer.get("hot").is_none() && answer.get("subscriberCount").is_none(), "{answer}");
     }
-    let listed = async || -> Value { server.get("/tasks").await.expect(200).json()["tasks"][0].clone() };
+    let listed =
+        async || -> Value { server.get("/tasks").await.expect(200).json()["tasks"][0].clone() };
     for read in [server.task(&id).await, listed().await] {
         assert_eq!((&read["hot"], &read["subscriberCount"]), (&json!(false), &json!(0)));
     }
@@ -160,7 +170,11 @@ async fn reading_a_task_tells_how_many_streams_are_open(backend: Backend) {
     }
     drop(first);
     server.publish(&id, plain("a", 1)).await;
-    until("one stream is left", || async { (server.task(&id).await["subscriberCount"] == 1).then_some(()) }).await;
+    until("one stream is left", || async {
+        (server.task(&id).await["subscriberCount"] == 1).then_some(())
+    })
+    .await;
     drop(second);
-    until("no stream is left", || async { (server.task(&id).await["hot"] == false).then_some(()) }).await;
+    until("no stream is left", || async { (server.task(&id).await["hot"] == false).then_some(()) })
+        .await;
 }

@@ -60,7 +60,17 @@ impl Reader {
             2 => Start::Single,
             _ => Start::Collapsed,
         };
-        Self { servers, task, rng, filter, start, frames: Vec::new(), last_id: None, repeats: false, trail: Vec::new() }
+        Self {
+            servers,
+            task,
+            rng,
+            filter,
+            start,
+            frames: Vec::new(),
+            last_id: None,
+            repeats: false,
+            trail: Vec::new(),
+        }
     }
 
     /// Reads until the task is done, cut and resumed as often as it happens.
@@ -118,7 +128,8 @@ impl Reader {
         let cursor = match self.rng.random_range(0..kinds) {
             0 => {
                 // A browser sends its old URL again; the header counts.
-                let stale = ["", "since.index=0", "since.timestamp=0", "limit=3"][self.rng.random_range(0..4)];
+                let stale = ["", "since.index=0", "since.timestamp=0", "limit=3"]
+                    [self.rng.random_range(0..4)];
                 self.trail.push(format!("header {last_id} {stale}"));
                 return server.resume(&self.task, &self.query(stale), &last_id).await;
             }
@@ -135,7 +146,8 @@ impl Reader {
     }
 
     fn query(&self, cursor: &str) -> String {
-        let parts: Vec<&str> = [self.filter, cursor].into_iter().filter(|part| !part.is_empty()).collect();
+        let parts: Vec<&str> =
+            [self.filter, cursor].into_iter().filter(|part| !part.is_empty()).collect();
         if parts.is_empty() { String::new() } else { format!("?{}", parts.join("&")) }
     }
 

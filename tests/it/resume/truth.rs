@@ -55,14 +55,25 @@ impl Truth {
             newest = Some(index);
             let event = &self.events[index as usize];
             assert!(reader.admits(event), "{frame} does not pass; {context}");
-            let before = self.events[..index as usize].iter().filter(|event| reader.admits(event)).count();
+            let before =
+                self.events[..index as usize].iter().filter(|event| reader.admits(event)).count();
             assert_eq!(frame["filteredIndex"], before, "{frame}; {context}");
-            for (member, of_event) in [("eventId", "id"), ("type", "type"), ("level", "level"),
-                ("timestamp", "timestamp"), ("seriesId", "seriesId"), ("seriesMode", "seriesMode")] {
+            for (member, of_event) in [
+                ("eventId", "id"),
+                ("type", "type"),
+                ("level", "level"),
+                ("timestamp", "timestamp"),
+                ("seriesId", "seriesId"),
+                ("seriesMode", "seriesMode"),
+            ] {
                 assert_eq!(frame.get(member), event.get(of_event), "{frame}; {context}");
             }
             if frame.get("seriesSnapshot").is_some() {
-                assert_eq!(text_in(frame), self.text(&text_of(&frame["seriesId"]), index), "{frame}; {context}");
+                assert_eq!(
+                    text_in(frame),
+                    self.text(&text_of(&frame["seriesId"]), index),
+                    "{frame}; {context}"
+                );
             } else {
                 assert_eq!(frame["data"], event["data"], "{context}");
             }
@@ -96,7 +107,9 @@ impl Truth {
                 Some("accumulate") => reader.frames.iter().filter(same_series).any(|frame| {
                     frame.get("seriesSnapshot").is_some() && number_of(&frame["rawIndex"]) > index
                 }),
-                Some("latest") => self.events[index as usize + 1..].iter().any(|other| same_series(&other)),
+                Some("latest") => {
+                    self.events[index as usize + 1..].iter().any(|other| same_series(&other))
+                }
                 _ => false,
             };
             assert!(accounted_for, "{event} is missing; {context}");
@@ -116,15 +129,21 @@ impl Truth {
             }
         }
         for series in ["a", "b", "c"] {
-            let passes = self.events.iter().any(|event| event["seriesId"] == series && reader.admits(event));
+            let passes =
+                self.events.iter().any(|event| event["seriesId"] == series && reader.admits(event));
             let expected = if passes { self.text(series, u64::MAX) } else { String::new() };
-            assert_eq!(texts.remove(series).unwrap_or_default(), expected, "series {series}; {context}");
+            assert_eq!(
+                texts.remove(series).unwrap_or_default(),
+                expected,
+                "series {series}; {context}"
+            );
         }
     }
 
     /// Returns the text of a series up to and with an index.
     fn text(&self, series: &str, to: u64) -> String {
-        let member = |event: &&Value| event["seriesId"] == series && number_of(&event["index"]) <= to;
+        let member =
+            |event: &&Value| event["seriesId"] == series && number_of(&event["index"]) <= to;
         self.events.iter().filter(member).map(text_in).collect()
     }
 }

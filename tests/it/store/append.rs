@@ -47,7 +47,10 @@ async fn an_event_comes_back_as_it_was_published(backend: Backend) {
         Some(SeriesTag { id: "s, 'quoted' \u{e9}".into(), mode, field: field.map(Into::into) })
     };
     let sent = vec![
-        EventDraft { level: Level::Debug, ..draft("odd", r#"{"b":1.0,"a":1e400,"b":"\u0000\ud800\/"}"#) },
+        EventDraft {
+            level: Level::Debug,
+            ..draft("odd", r#"{"b":1.0,"a":1e400,"b":"\u0000\ud800\/"}"#)
+        },
         EventDraft { level: Level::Warn, ..draft("typ\u{e9} {}'\"\\$1", "null") },
         EventDraft { level: Level::Error, ..draft("scalar", "-0.0") },
         EventDraft { series: tag(None, None), ..draft("plain", "[[],{}]") },
@@ -118,7 +121,8 @@ async fn many_writers_share_a_log_without_gap_or_interleaving(backend: Backend) 
         tokio::spawn(async move {
             for batch in 0..20 {
                 let size = 1 + (writer + batch) % 4;
-                let drafts = (0..size).map(|n| draft("w", &format!("[{writer},{batch},{n}]"))).collect();
+                let drafts =
+                    (0..size).map(|n| draft("w", &format!("[{writer},{batch},{n}]"))).collect();
                 let events = publish(&*store, &id, drafts).await;
                 let expected: Vec<u64> = (events[0].index..).take(size as usize).collect();
                 assert_eq!(indexes(&events), expected);
@@ -165,7 +169,8 @@ async fn one_writer_sees_its_events_in_its_order_across_many_tasks(backend: Back
         writer.unwrap();
     }
     for id in &ids {
-        let data: Vec<_> = log(&*store, id).await.iter().map(|e| e.draft.data.as_str().to_owned()).collect();
+        let data: Vec<_> =
+            log(&*store, id).await.iter().map(|e| e.draft.data.as_str().to_owned()).collect();
         assert_eq!(data, (0..30).map(|n| n.to_string()).collect::<Vec<_>>());
     }
 }
@@ -191,7 +196,9 @@ async fn every_append_is_reported_once_and_in_order(backend: Backend) {
     }
     let appends = (0..90).map(|n| {
         let (store, id) = (store.clone(), ids[n % 3].clone());
-        tokio::spawn(async move { publish(&*store, &id, vec![draft("n", "1"), delta("s", "x")]).await })
+        tokio::spawn(
+            async move { publish(&*store, &id, vec![draft("n", "1"), delta("s", "x")]).await },
+        )
     });
     for append in join_all(appends).await {
         append.unwrap();
@@ -222,7 +229,10 @@ async fn an_append_whose_caller_goes_away_still_happens(backend: Backend) {
     let drafts = vec![in_series("s", SeriesMode::Latest, draft("a", "1"))];
     // Polled once, so that it is on its way, and then dropped.
     drop(store.append(publication(&id, drafts)).now_or_never());
-    until("the event is in the log", || async { (head(&*store, &id).await.next_index == 1).then_some(()) })
+    until("the event is in the log", || async {
+        (head(&*store, &id).await.next_index == 1).then_some(())
+    })
+    .await;
+    until("the commit was reported", || async { (store.commits.all().len() == 1).then_some(()) })
         .await;
-    until("the commit was reported", || async { (store.commits.all().len() == 1).then_some(()) }).await;
 }

@@ -4,7 +4,7 @@ use taskcast::store::{Bus as _, BusHealth, LocalBus, Moved, Wake};
 
 use super::open::Fresh;
 use super::{create, draft, head, publish};
-use crate::support::{Backend, on_every_store, within};
+use crate::support::{Backend, on_every_store, until, within};
 
 on_every_store![a_healthy_bus_or_none_and_no_restart_to_begin_with];
 
@@ -16,10 +16,8 @@ async fn a_healthy_bus_or_none_and_no_restart_to_begin_with(backend: Backend) {
         assert_eq!(reader.bus.restarts(), 0);
         return;
     }
-    within("the listener is proven to hear", async {
-        while reader.bus.health() != BusHealth::Healthy {
-            reader.bus.next().await;
-        }
+    until("the listener is proven to hear", || async {
+        (reader.bus.health() == BusHealth::Healthy).then_some(())
     })
     .await;
     publish(&*writer, &id, vec![draft("n", "1")]).await;

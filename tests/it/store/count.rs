@@ -33,7 +33,12 @@ fn filters() -> Vec<Filter> {
 }
 
 /// Appends a mixture of kinds and returns every event, superseded ones too.
-async fn mixed(store: &dyn Store, id: &str, batches: u64, batch: u64) -> (TaskRef, Vec<Arc<Event>>) {
+async fn mixed(
+    store: &dyn Store,
+    id: &str,
+    batches: u64,
+    batch: u64,
+) -> (TaskRef, Vec<Arc<Event>>) {
     let id = create(store, id).await.spec.id;
     let mut all = vec![enter(store, &id, TaskStatus::Running).await];
     for round in 0..batches {
@@ -54,7 +59,12 @@ async fn check_counts(store: &dyn Store, task: &TaskRef, all: &[Arc<Event>], pos
     for filter in filters() {
         let expected: Vec<u64> = positions
             .iter()
-            .map(|to| all.iter().take_while(|event| event.index < *to).filter(|e| filter.admits(e)).count() as u64)
+            .map(|to| {
+                all.iter()
+                    .take_while(|event| event.index < *to)
+                    .filter(|e| filter.admits(e))
+                    .count() as u64
+            })
             .collect();
         let counted = store.count(task.number, positions, &filter).await.unwrap();
         assert_eq!(counted, expected, "{filter:?} before {positions:?}");
@@ -80,7 +90,8 @@ async fn blocks_of_superseded_events_still_count(backend: Backend) {
     all.push(enter(&*store, &id, TaskStatus::Running).await);
     let task = head(&*store, &id).await.task;
     assert_eq!(log(&*store, &id).await.len(), 3);
-    check_counts(&*store, &task, &all, &[1, 2, 1_023, 1_024, 1_025, 2_048, 4_000, 5_001, 5_002]).await;
+    check_counts(&*store, &task, &all, &[1, 2, 1_023, 1_024, 1_025, 2_048, 4_000, 5_001, 5_002])
+        .await;
     let progress = types(&["progress"]);
     for nth in [0, 1_022, 1_023, 1_024, 3_333, 4_999] {
         assert_eq!(store.position_of(task.number, &progress, nth).await.unwrap(), Some(nth + 1));
@@ -92,11 +103,13 @@ async fn a_log_of_many_blocks_is_counted_without_reading_it(backend: Backend) {
     let store = Fresh::open(&backend).await;
     // More than 32 blocks of 1,024, so that blocks are summed up as well.
     let (task, all) = mixed(&*store, "long", 36, 1_000).await;
-    let positions = [0, 1, 1_023, 1_024, 1_025, 9_999, 32_767, 32_768, 32_769, 33_000, 35_999, 36_000, 36_001];
+    let positions =
+        [0, 1, 1_023, 1_024, 1_025, 9_999, 32_767, 32_768, 32_769, 33_000, 35_999, 36_000, 36_001];
     check_counts(&*store, &task, &all, &positions).await;
     for filter in filters() {
         let passing: Vec<u64> = all.iter().filter(|e| filter.admits(e)).map(|e| e.index).collect();
-        for nth in [0, 1, 1_024, passing.len() / 2, passing.len().saturating_sub(1), passing.len()] {
+        for nth in [0, 1, 1_024, passing.len() / 2, passing.len().saturating_sub(1), passing.len()]
+        {
             let found = store.position_of(task.number, &filter, nth as u64).await.unwrap();
             assert_eq!(found, passing.get(nth).copied(), "{filter:?} number {nth}");
         }
@@ -123,7 +136,8 @@ async fn a_time_leads_to_the_first_later_event(backend: Backend) {
     let mut times = Vec::new();
     for round in 0..8 {
         // Some events of one time, then the clock moves on.
-        let events = vec![draft("n", "1"), latest("l", round), latest("l", round + 1), draft("n", "2")];
+        let events =
+            vec![draft("n", "1"), latest("l", round), latest("l", round + 1), draft("n", "2")];
         times.push(publish(&*store, &id, events).await[0].timestamp_ms);
         until("the clock moves on", || async {
             let event = publish(&*store, &id, vec![latest("clock", round)]).await;
@@ -133,13 +147,19 @@ async fn a_time_leads_to_the_first_later_event(backend: Backend) {
     }
     let left = log(&*store, &id).await;
     let next = head(&*store, &id).await.next_index;
-    let asked = times.iter().flat_map(|time| [time - 1, *time, time + 1]).chain([0, u64::MAX >> 20]);
+    let asked =
+        times.iter().flat_map(|time| [time - 1, *time, time + 1]).chain([0, u64::MAX >> 20]);
     for time in asked {
         let position = store.position_after(number, time).await.unwrap();
         assert!(position <= next);
         for event in &left {
             let is_after = event.index >= position;
-            assert_eq!(is_after, event.timestamp_ms > time, "{} at {position} of {time}", event.index);
+            assert_eq!(
+                is_after,
+                event.timestamp_ms > time,
+                "{} at {position} of {time}",
+                event.index
+            );
         }
     }
 }

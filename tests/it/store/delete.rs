@@ -5,8 +5,7 @@ use taskcast::store::{Appended, HeadStatus};
 
 use super::open::Fresh;
 use super::{
-    create, delta, draft, enter, every_task, head, latest, log, publication, publish, range,
-    step,
+    create, delta, draft, enter, every_task, head, latest, log, publication, publish, range, step,
 };
 use crate::support::{Backend, on_every_store, until};
 
@@ -83,9 +82,13 @@ async fn a_deletion_is_told_to_those_who_ask_for_its_number(backend: Backend) {
     }
     // Purged at once or told as deleted: never shown as if it were there.
     assert!(heads.iter().any(|head| head.task.number == kept.number));
-    until("nothing is left to purge", || async { (store.purge(1_000).await.unwrap() == 0).then_some(()) }).await;
+    until("nothing is left to purge", || async {
+        (store.purge(1_000).await.unwrap() == 0).then_some(())
+    })
+    .await;
     let heads = store.heads(&[doomed.number, kept.number]).await.unwrap();
-    assert!(heads.iter().all(|head| head.status != HeadStatus::Is(TaskStatus::Pending) || head.task.number == kept.number));
+    assert!(heads.iter().all(|head| head.status != HeadStatus::Is(TaskStatus::Pending)
+        || head.task.number == kept.number));
 }
 
 async fn purging_goes_in_bounded_steps_and_leaves_others_alone(backend: Backend) {
@@ -95,7 +98,8 @@ async fn purging_goes_in_bounded_steps_and_leaves_others_alone(backend: Backend)
     for n in 0..3 {
         let id = create(&*store, &format!("doomed-{n}")).await.spec.id;
         for _ in 0..3 {
-            publish(&*store, &id, (0..500).map(|n| delta(&format!("s{}", n % 5), "xyz")).collect()).await;
+            publish(&*store, &id, (0..500).map(|n| delta(&format!("s{}", n % 5), "xyz")).collect())
+                .await;
         }
         store.delete(&id).await.unwrap();
     }
@@ -124,8 +128,11 @@ async fn an_append_that_races_a_deletion_is_before_it_or_refused(backend: Backen
         let id = create(&*first, "contested").await.spec.id;
         let appends: Vec<_> = (0..20)
             .map(|n| {
-                let (store, id) = (if n % 2 == 0 { first.clone() } else { second.clone() }, id.clone());
-                tokio::spawn(async move { store.append(publication(&id, vec![draft("n", "1")])).await.unwrap() })
+                let (store, id) =
+                    (if n % 2 == 0 { first.clone() } else { second.clone() }, id.clone());
+                tokio::spawn(async move {
+                    store.append(publication(&id, vec![draft("n", "1")])).await.unwrap()
+                })
             })
             .collect();
         assert!(second.delete(&id).await.unwrap());

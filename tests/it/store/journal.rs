@@ -84,7 +84,8 @@ async fn a_reader_that_follows_along_misses_nothing(backend: Backend) {
         .iter()
         .enumerate()
         .map(|(n, task)| {
-            let (store, id) = (if n % 2 == 0 { first.clone() } else { second.clone() }, task.spec.id.clone());
+            let (store, id) =
+                (if n % 2 == 0 { first.clone() } else { second.clone() }, task.spec.id.clone());
             tokio::spawn(async move {
                 for _ in 0..25 {
                     publish(&*store, &id, vec![draft("n", "1")]).await;

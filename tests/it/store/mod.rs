@@ -73,7 +73,11 @@ fn in_series(id: &str, mode: SeriesMode, draft: EventDraft) -> EventDraft {
 }
 
 fn delta(series: &str, text: &str) -> EventDraft {
-    in_series(series, SeriesMode::Accumulate, draft("llm.delta", &format!(r#"{{"text":"{text}"}}"#)))
+    in_series(
+        series,
+        SeriesMode::Accumulate,
+        draft("llm.delta", &format!(r#"{{"text":"{text}"}}"#)),
+    )
 }
 
 fn latest(series: &str, value: u64) -> EventDraft {
@@ -86,7 +90,11 @@ fn types(patterns: &[&str]) -> Filter {
 }
 
 fn publication(id: &TaskId, events: Vec<EventDraft>) -> Append {
-    Append { task: id.clone(), change: Change::Publish(events), series_text_limit: SERIES_TEXT_LIMIT }
+    Append {
+        task: id.clone(),
+        change: Change::Publish(events),
+        series_text_limit: SERIES_TEXT_LIMIT,
+    }
 }
 
 fn step(id: &TaskId, to: TaskStatus) -> Append {
@@ -186,13 +194,16 @@ fn every_method_of_a_port_is_called_by_a_case() {
     let mut checked = 0;
     for port in ["tasks", "events", "bus"] {
         let source = std::fs::read_to_string(root.join(format!("src/store/{port}.rs"))).unwrap();
-        let (_, definition) = source.split_once("pub trait ").expect("the file should define a port");
+        let (_, definition) =
+            source.split_once("pub trait ").expect("the file should define a port");
         let (definition, _) = definition.split_once("\n}").unwrap();
         for line in definition.lines().map(str::trim) {
-            let Some(rest) = line.strip_prefix("async fn ").or_else(|| line.strip_prefix("fn ")) else {
+            let Some(rest) = line.strip_prefix("async fn ").or_else(|| line.strip_prefix("fn "))
+            else {
                 continue;
             };
-            let name: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            let name: String =
+                rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
             assert!(cases.contains(&format!(".{name}(")), "no case calls {port}.{name}");
             checked += 1;
         }

@@ -38,7 +38,9 @@ impl Fresh {
     pub(super) async fn open(backend: &Backend) -> Self {
         let options = match backend {
             Backend::Memory => StorageOptions::Memory { max_bytes: MAX_BYTES },
-            Backend::Postgres(database) => StorageOptions::Postgres(postgres_options(&database.url())),
+            Backend::Postgres(database) => {
+                StorageOptions::Postgres(postgres_options(&database.url()))
+            }
         };
         let (commits, supervisor) = (Arc::new(Recorder::default()), Supervisor::new());
         let opened = store::open(options, commits.clone(), &supervisor).await.unwrap();

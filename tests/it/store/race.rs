@@ -48,7 +48,8 @@ async fn of_24_concurrent_terminal_transitions_exactly_one_wins(backend: Backend
         let task = second.find(&id).await.unwrap().unwrap();
         assert_eq!(task.status, winners[0]);
         let events = log(&*second, &id).await;
-        let ends = events.iter().filter(|event| is_terminal_event(event.draft.data.as_str())).count();
+        let ends =
+            events.iter().filter(|event| is_terminal_event(event.draft.data.as_str())).count();
         assert_eq!((ends, events.len()), (1, 2));
     }
 }
@@ -68,13 +69,16 @@ async fn of_the_deadline_and_a_transition_exactly_one_wins(backend: Backend) {
     })
     .await;
     let attempts = overdue.iter().flat_map(|id| {
-        [(first.clone(), TaskStatus::Completed), (second.clone(), TaskStatus::Timeout)].map(|(store, to)| {
-            let append = step(id, to);
-            tokio::spawn(async move { store.append(append).await.unwrap() })
-        })
+        [(first.clone(), TaskStatus::Completed), (second.clone(), TaskStatus::Timeout)].map(
+            |(store, to)| {
+                let append = step(id, to);
+                tokio::spawn(async move { store.append(append).await.unwrap() })
+            },
+        )
     });
     let verdicts = join_all(attempts).await;
-    let won = verdicts.iter().filter(|v| matches!(v.as_ref().unwrap(), Appended::Events(_))).count();
+    let won =
+        verdicts.iter().filter(|v| matches!(v.as_ref().unwrap(), Appended::Events(_))).count();
     assert_eq!(won, ids.len());
     for id in &ids {
         let events = log(&*first, id).await;
@@ -97,7 +101,8 @@ async fn nothing_follows_the_terminal_event_however_many_publish(backend: Backen
         tokio::spawn(async move { store.append(append).await.unwrap() })
     });
     let verdicts = join_all(attempts).await;
-    let accepted = verdicts.iter().filter(|v| matches!(v.as_ref().unwrap(), Appended::Events(_))).count();
+    let accepted =
+        verdicts.iter().filter(|v| matches!(v.as_ref().unwrap(), Appended::Events(_))).count();
     let events = log(&*second, &id).await;
     assert_eq!(events.len(), accepted + 1, "all that was accepted, and the start");
     assert!(is_terminal_event(events.last().unwrap().draft.data.as_str()));
@@ -113,7 +118,8 @@ async fn of_many_concurrent_starts_exactly_one_wins(backend: Backend) {
         tokio::spawn(async move { store.append(append).await.unwrap() })
     });
     let verdicts = join_all(attempts).await;
-    let won = verdicts.iter().filter(|v| matches!(v.as_ref().unwrap(), Appended::Events(_))).count();
+    let won =
+        verdicts.iter().filter(|v| matches!(v.as_ref().unwrap(), Appended::Events(_))).count();
     assert_eq!(won, 1);
     assert_eq!(log(&*second, &id).await.len(), 1);
 }

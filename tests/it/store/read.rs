@@ -124,14 +124,22 @@ async fn superseding_within_one_request_keeps_the_newest(backend: Backend) {
 async fn a_view_without_deltas_leaves_out_accumulate_series_alone(backend: Backend) {
     let store = Fresh::open(&backend).await;
     let kept = in_series("k", SeriesMode::KeepAll, draft("k", "1"));
-    let events = vec![draft("n", "1"), delta("d", "x"), kept, delta("e", "y"), latest("l", 1), latest("l", 2)];
+    let events = vec![
+        draft("n", "1"),
+        delta("d", "x"),
+        kept,
+        delta("e", "y"),
+        latest("l", 1),
+        latest("l", 2),
+    ];
     let task = task(&*store, "log", events).await;
     enter(&*store, &task.id, TaskStatus::Running).await;
     for max_events in [1, 100] {
         let view = ReadRange { view: View::WithoutDeltas, max_events, ..range(&task, 0, 7) };
         assert_eq!(indexes(&pages(&*store, view).await), [0, 2, 5, 6]);
     }
-    let page = read_one(&*store, ReadRange { view: View::WithoutDeltas, ..range(&task, 3, 5) }).await;
+    let page =
+        read_one(&*store, ReadRange { view: View::WithoutDeltas, ..range(&task, 3, 5) }).await;
     assert_eq!((page.events.len(), page.covers_to), (0, 5));
 }
 
@@ -152,7 +160,12 @@ async fn many_stretches_of_many_tasks_are_read_at_once(backend: Backend) {
         let events = (0..10).map(|event| draft("n", &(100 * n + event).to_string())).collect();
         let task = task(&*store, &format!("task-{n}"), events).await;
         ranges.push(ReadRange { max_events: 3 + n as usize % 3, ..range(&task, n % 10, 10) });
-        expected.push((n % 10..10).take(3 + n as usize % 3).map(|event| (100 * n + event).to_string()).collect());
+        expected.push(
+            (n % 10..10)
+                .take(3 + n as usize % 3)
+                .map(|event| (100 * n + event).to_string())
+                .collect(),
+        );
     }
     ranges.reverse();
     expected.reverse();

@@ -72,7 +72,11 @@ async fn an_event_that_does_not_fit_its_series_refuses_its_whole_request(backend
     let store = Fresh::open(&backend).await;
     let id = create(&*store, "task").await.spec.id;
     let named = |field: &str, data: &str| {
-        let tag = SeriesTag { id: "named".into(), mode: Some(SeriesMode::Accumulate), field: Some(field.into()) };
+        let tag = SeriesTag {
+            id: "named".into(),
+            mode: Some(SeriesMode::Accumulate),
+            field: Some(field.into()),
+        };
         EventDraft { series: Some(tag), ..draft("llm.delta", data) }
     };
     let opening = vec![delta("text", "a"), latest("latest", 1), named("out", r#"{"out":"x"}"#)];
@@ -82,15 +86,27 @@ async fn an_event_that_does_not_fit_its_series_refuses_its_whole_request(backend
     let cases = [
         (accumulate(r#"{"text":1}"#), SeriesConflict::NotText("text".into())),
         (accumulate(r#"{"text":null}"#), SeriesConflict::NotText("text".into())),
-        (EventDraft { event_type: "other".into(), ..delta("text", "b") }, SeriesConflict::Type("llm.delta".into())),
-        (EventDraft { level: Level::Warn, ..delta("text", "b") }, SeriesConflict::Level(Level::Info)),
+        (
+            EventDraft { event_type: "other".into(), ..delta("text", "b") },
+            SeriesConflict::Type("llm.delta".into()),
+        ),
+        (
+            EventDraft { level: Level::Warn, ..delta("text", "b") },
+            SeriesConflict::Level(Level::Info),
+        ),
         (named("text", r#"{"text":"x"}"#), SeriesConflict::Field("text".into())),
         (
             in_series("text", SeriesMode::Latest, draft("llm.delta", "1")),
             SeriesConflict::Mode(SeriesMode::Accumulate),
         ),
-        (in_series("latest", SeriesMode::KeepAll, draft("p", "1")), SeriesConflict::Mode(SeriesMode::Latest)),
-        (in_series("kept", SeriesMode::Latest, draft("k", "1")), SeriesConflict::Mode(SeriesMode::KeepAll)),
+        (
+            in_series("latest", SeriesMode::KeepAll, draft("p", "1")),
+            SeriesConflict::Mode(SeriesMode::Latest),
+        ),
+        (
+            in_series("kept", SeriesMode::Latest, draft("k", "1")),
+            SeriesConflict::Mode(SeriesMode::KeepAll),
+        ),
     ];
     let before = head(&*store, &id).await;
     for (bad, conflict) in cases {
@@ -99,7 +115,11 @@ async fn an_event_that_does_not_fit_its_series_refuses_its_whole_request(backend
         assert_eq!(refusal, Refusal::Series { position: 2, conflict });
         assert_eq!(head(&*store, &id).await, before);
     }
-    let fitting = vec![delta("text", "b"), named("out", "{}"), in_series("latest", SeriesMode::Latest, draft("q", "2"))];
+    let fitting = vec![
+        delta("text", "b"),
+        named("out", "{}"),
+        in_series("latest", SeriesMode::Latest, draft("q", "2")),
+    ];
     assert_eq!(indexes(&publish(&*store, &id, fitting).await), [4, 5, 6]);
 }
 
@@ -198,7 +218,8 @@ async fn neighbours_of_refused_requests_are_not_affected(backend: Backend) {
     }
     let events = log(&*store, &shared).await;
     assert_eq!(indexes(&events), (0..41).collect::<Vec<_>>());
-    let mut kept: Vec<u32> = payloads(&events[1..]).iter().map(|data| data.parse().unwrap()).collect();
+    let mut kept: Vec<u32> =
+        payloads(&events[1..]).iter().map(|data| data.parse().unwrap()).collect();
     kept.sort_unstable();
     assert_eq!(kept, (0..200).filter(|n| n % 5 == 4).collect::<Vec<_>>());
     assert_eq!(head(&*store, &closed).await.next_index, 1);

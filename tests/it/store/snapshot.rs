@@ -35,7 +35,8 @@ async fn snapshot(store: &dyn Store, id: &taskcast::domain::TaskId, to: u64) -> 
 }
 
 fn named(field: &str, data: &str) -> EventDraft {
-    let tag = SeriesTag { id: "s".into(), mode: Some(SeriesMode::Accumulate), field: Some(field.into()) };
+    let tag =
+        SeriesTag { id: "s".into(), mode: Some(SeriesMode::Accumulate), field: Some(field.into()) };
     EventDraft { series: Some(tag), ..draft("llm.delta", data) }
 }
 
@@ -88,9 +89,13 @@ async fn a_snapshot_can_be_taken_at_any_earlier_point(backend: Backend) {
     for letter in ["a", "b", "c", "d"] {
         publish(&*store, &id, vec![delta("s", letter), draft("n", "1")]).await;
     }
-    for (to, index, text) in [(1, 0, "a"), (2, 0, "a"), (3, 2, "ab"), (6, 4, "abc"), (8, 6, "abcd")] {
+    for (to, index, text) in [(1, 0, "a"), (2, 0, "a"), (3, 2, "ab"), (6, 4, "abc"), (8, 6, "abcd")]
+    {
         let snapshot = snapshot(&*store, &id, to).await;
-        assert_eq!((snapshot.index, snapshot.draft.data.as_str()), (index, &*format!(r#"{{"text":"{text}"}}"#)));
+        assert_eq!(
+            (snapshot.index, snapshot.draft.data.as_str()),
+            (index, &*format!(r#"{{"text":"{text}"}}"#))
+        );
     }
 }
 
@@ -98,7 +103,8 @@ async fn text_is_joined_as_it_was_sent(backend: Backend) {
     let store = Fresh::open(&backend).await;
     let id = create(&*store, "task").await.spec.id;
     // Halves of a surrogate pair, spelled escapes, a NUL: none of it is decoded.
-    for body in [r"\ud83d", r"\ude00", r"\/", r"\u0000", "\u{e9}\u{1f600}", r"\u00e9", r#"\""#, ""] {
+    for body in [r"\ud83d", r"\ude00", r"\/", r"\u0000", "\u{e9}\u{1f600}", r"\u00e9", r#"\""#, ""]
+    {
         publish(&*store, &id, vec![delta("s", body)]).await;
     }
     let expected = "{\"text\":\"\\ud83d\\ude00\\/\\u0000\u{e9}\u{1f600}\\u00e9\\\"\"}";
@@ -122,7 +128,12 @@ async fn an_event_without_the_field_adds_nothing_and_gets_the_text(backend: Back
 async fn a_named_field_is_the_one_that_accumulates(backend: Backend) {
     let store = Fresh::open(&backend).await;
     let id = create(&*store, "task").await.spec.id;
-    publish(&*store, &id, vec![named("out", r#"{"text":"no","out":"a"}"#), raw(r#"{"out":"b","text":"no"}"#)]).await;
+    publish(
+        &*store,
+        &id,
+        vec![named("out", r#"{"text":"no","out":"a"}"#), raw(r#"{"out":"b","text":"no"}"#)],
+    )
+    .await;
     assert_eq!(snapshot(&*store, &id, 2).await.draft.data.as_str(), r#"{"out":"ab","text":"no"}"#);
 }
 
@@ -146,7 +157,11 @@ async fn a_long_series_is_folded_whole_at_every_point(backend: Backend) {
         let snapshot = snapshot(&*store, &id, to).await;
         assert_eq!(snapshot.index, to - 1);
         let expected = &text[..texts[to as usize - 1]];
-        assert_eq!(snapshot.draft.data.as_str(), format!(r#"{{"text":"{expected}"}}"#), "up to {to}");
+        assert_eq!(
+            snapshot.draft.data.as_str(),
+            format!(r#"{{"text":"{expected}"}}"#),
+            "up to {to}"
+        );
     }
 }
 

@@ -45,7 +45,10 @@ async fn a_created_task_is_pending_and_is_found_as_it_was_sent(backend: Backend)
         assert_eq!(task.spec.tags.unwrap(), ["b".into(), "a".into()]);
         assert_eq!(task.spec.ttl_seconds, Some(315_360_000));
         assert_eq!((task.status, task.number), (TaskStatus::Pending, created.number));
-        assert_eq!((task.created_at_ms, task.updated_at_ms), (created.created_at_ms, created.created_at_ms));
+        assert_eq!(
+            (task.created_at_ms, task.updated_at_ms),
+            (created.created_at_ms, created.created_at_ms)
+        );
         assert!(task.completed_at_ms.is_none() && task.result.is_none() && task.error.is_none());
     }
     let head = store.head(&task_id("first")).await.unwrap().unwrap();
@@ -98,7 +101,8 @@ async fn a_transition_keeps_what_it_brought_and_what_was_there(backend: Backend)
     let id = create(&*store, "moving").await.spec.id;
     let transition = |to, result: Option<&str>, error| {
         let mut append = publication(&id, Vec::new());
-        append.change = Change::Transition(Transition { to, result: result.map(Json::from_valid), error });
+        append.change =
+            Change::Transition(Transition { to, result: result.map(Json::from_valid), error });
         append
     };
     let running = transition(TaskStatus::Running, Some(r#"{"n":1.0}"#), None);
@@ -113,7 +117,8 @@ async fn a_transition_keeps_what_it_brought_and_what_was_there(backend: Backend)
     let error = TaskError { code: Some("E1".into()), message: "it \"broke\"".into(), details };
     let failed = transition(TaskStatus::Failed, None, Some(error.clone()));
     let event = super::accepted(store.append(failed).await).remove(0);
-    let expected = r#"{"status":"failed","error":{"code":"E1","message":"it \"broke\"","details":{"try":3}}}"#;
+    let expected =
+        r#"{"status":"failed","error":{"code":"E1","message":"it \"broke\"","details":{"try":3}}}"#;
     assert_eq!(event.draft.data.as_str(), expected);
     let task = store.find(&id).await.unwrap().unwrap();
     assert_eq!((task.status, task.completed_at_ms), (TaskStatus::Failed, Some(event.timestamp_ms)));
@@ -156,7 +161,9 @@ async fn a_list_is_newest_first_and_pages_meet_without_overlap(backend: Backend)
 async fn a_list_keeps_to_every_condition_at_once(backend: Backend) {
     let store = Fresh::open(&backend).await;
     let mut all = Vec::new();
-    for (n, task_type) in [None, Some("llm"), Some("llm.chat"), Some("tool")].into_iter().cycle().take(32).enumerate() {
+    for (n, task_type) in
+        [None, Some("llm"), Some("llm.chat"), Some("tool")].into_iter().cycle().take(32).enumerate()
+    {
         let tags: Vec<_> = ["even", "third", "a'b"]
             .into_iter()
             .zip([n % 2 == 0, n % 3 == 0, n % 5 == 0])
@@ -199,7 +206,11 @@ async fn a_list_keeps_to_every_condition_at_once(backend: Backend) {
         let admitted = all.iter().filter(|task| query.admits(task));
         let expected: Vec<_> = admitted.map(|task| task.spec.id.to_string()).collect();
         assert_eq!(follow(&*store, query.clone()).await, expected, "{query:?}");
-        assert_eq!(follow(&*store, ListQuery { limit: 3, ..query.clone() }).await, expected, "{query:?}");
+        assert_eq!(
+            follow(&*store, ListQuery { limit: 3, ..query.clone() }).await,
+            expected,
+            "{query:?}"
+        );
     }
 }
 
@@ -207,7 +218,8 @@ async fn a_page_ends_before_it_grows_too_large(backend: Backend) {
     let store = Fresh::open(&backend).await;
     let params = format!(r#"{{"p":"{}"}}"#, "x".repeat(40_000));
     for n in 0..6 {
-        let task = NewTask { params: Some(Json::from_valid(&params)), ..new_task(&format!("big-{n}")) };
+        let task =
+            NewTask { params: Some(Json::from_valid(&params)), ..new_task(&format!("big-{n}")) };
         create_as(&*store, task).await;
     }
     let page = store.list(&ListQuery { max_bytes: 100_000, ..every_task() }).await.unwrap();

@@ -140,7 +140,11 @@ impl Client {
     pub async fn open(&self, request: RequestBuilder) -> Stream {
         let response = within("the stream opens", request.send()).await.unwrap();
         if response.status() != 200 {
-            panic!("no stream but {}: {}", response.status(), response.text().await.unwrap_or_default());
+            panic!(
+                "no stream but {}: {}",
+                response.status(),
+                response.text().await.unwrap_or_default()
+            );
         }
         Stream::new(response)
     }
@@ -157,7 +161,8 @@ impl Reply {
     /// Returns the body as JSON.
     #[track_caller]
     pub fn json(&self) -> Value {
-        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error} in {:?}", self.text))
+        serde_json::from_str(&self.text)
+            .unwrap_or_else(|error| panic!("{error} in {:?}", self.text))
     }
 
     /// Returns a header, or an empty text.

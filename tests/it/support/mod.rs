@@ -6,6 +6,7 @@
 
 pub mod client;
 pub mod postgres;
+pub mod proxy;
 pub mod server;
 pub mod sse;
 

@@ -109,15 +109,24 @@ fn run() -> (u32, PathBuf) {
 
 async fn start_cluster(binaries: Vec<Binaries>) -> LocalPostgres {
     let (runner, directory) = run();
-    let options = Options { durability: Durability::Disposable, ..Options::persistent(&directory, binaries) }
-        .setting("max_connections", MAX_CONNECTIONS)
-        .setting("max_wal_senders", "0")
-        .setting("wal_level", "minimal")
-        .setting("autovacuum", "off");
-    let cluster = LocalPostgres::start(options).await.expect("the private Postgres of the tests should start");
+    let options =
+        Options { durability: Durability::Disposable, ..Options::persistent(&directory, binaries) }
+            .setting("max_connections", MAX_CONNECTIONS)
+            .setting("max_wal_senders", "0")
+            .setting("wal_level", "minimal")
+            .setting("autovacuum", "off");
+    let cluster = LocalPostgres::start(options)
+        .await
+        .expect("the private Postgres of the tests should start");
     if cluster.origin() != Origin::Adopted {
-        let pid_file = std::fs::read_to_string(directory.join("data/postmaster.pid")).unwrap_or_default();
-        spawn_watchdog(REMOVE_CLUSTER, runner, &directory, pid_file.lines().next().unwrap_or_default());
+        let pid_file =
+            std::fs::read_to_string(directory.join("data/postmaster.pid")).unwrap_or_default();
+        spawn_watchdog(
+            REMOVE_CLUSTER,
+            runner,
+            &directory,
+            pid_file.lines().next().unwrap_or_default(),
+        );
     }
     cluster
 }
@@ -153,7 +162,13 @@ async fn container_url() -> Result<String, String> {
         .with_exposed_port(5432.tcp())
         .with_wait_for(ready)
         .with_env_var("POSTGRES_PASSWORD", "postgres")
-        .with_cmd(["postgres", "-c", "fsync=off", "-c", &format!("max_connections={MAX_CONNECTIONS}")])
+        .with_cmd([
+            "postgres",
+            "-c",
+            "fsync=off",
+            "-c",
+            &format!("max_connections={MAX_CONNECTIONS}"),
+        ])
         .start()
         .await
         .map_err(|error| error.to_string())?;
@@ -164,7 +179,10 @@ async fn container_url() -> Result<String, String> {
     // Dropping the handle would remove the container while other processes use it.
     Box::leak(Box::new(container));
     // The image restarts its server once after the first ready message.
-    super::until("the container takes connections", || async { PgConnection::connect(&url).await.ok() }).await;
+    super::until("the container takes connections", || async {
+        PgConnection::connect(&url).await.ok()
+    })
+    .await;
     std::fs::write(&known, &url).map_err(|error| error.to_string())?;
     Ok(url)
 }
@@ -201,12 +219,20 @@ async fn ensure_template(admin_url: &str) -> String {
     let template = format!("taskcast_template_{:016x}", migrations_hash());
     let mut admin = connect(admin_url).await;
     if !database_exists(&mut admin, &template).await {
-        sqlx::query("SELECT pg_advisory_lock($1)").bind(TEMPLATE_LOCK).execute(&mut admin).await.unwrap();
+        sqlx::query("SELECT pg_advisory_lock($1)")
+            .bind(TEMPLATE_LOCK)
+            .execute(&mut admin)
+            .await
+            .unwrap();
         if !database_exists(&mut admin, &template).await {
             // Renamed when it is complete, so that nobody copies half of it.
             let draft = format!("{template}_draft");
             execute(&mut admin, format!("DROP DATABASE IF EXISTS {draft} WITH (FORCE)")).await;
-            execute(&mut admin, format!("CREATE DATABASE {draft} ENCODING 'UTF8' TEMPLATE template0")).await;
+            execute(
+                &mut admin,
+                format!("CREATE DATABASE {draft} ENCODING 'UTF8' TEMPLATE template0"),
+            )
+            .await;
             let migrated = Command::new(super::server::PROGRAM)
                 .arg("migrate")
                 .env_clear()
@@ -307,7 +333,8 @@ impl Database {
     /// Cuts every connection and lets nobody in until [`Self::let_in`].
     pub async fn shut_out(&self) {
         let mut admin = connect(&self.0.admin_url).await;
-        execute(&mut admin, format!("ALTER DATABASE {} ALLOW_CONNECTIONS false", self.name())).await;
+        execute(&mut admin, format!("ALTER DATABASE {} ALLOW_CONNECTIONS false", self.name()))
+            .await;
         self.terminate(&mut admin, "true").await;
         admin.close().await.ok();
     }
@@ -322,7 +349,8 @@ impl Database {
     /// Terminates the sessions of an application; returns how many there were.
     pub async fn terminate_application(&self, application: &str) -> usize {
         let mut admin = connect(&self.0.admin_url).await;
-        let ended = self.terminate(&mut admin, &format!("application_name = '{application}'")).await;
+        let ended =
+            self.terminate(&mut admin, &format!("application_name = '{application}'")).await;
         admin.close().await.ok();
         ended
     }
@@ -344,7 +372,9 @@ impl Drop for Owned {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(async {
                 let mut admin = PgConnection::connect(&url).await.map_err(std::io::Error::other)?;
-                let dropped = admin.execute(AssertSqlSafe(format!("DROP DATABASE {name} WITH (FORCE)"))).await;
+                let dropped = admin
+                    .execute(AssertSqlSafe(format!("DROP DATABASE {name} WITH (FORCE)")))
+                    .await;
                 dropped.map(drop).map_err(std::io::Error::other)
             })
         });

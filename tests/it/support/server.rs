@@ -59,7 +59,13 @@ impl Server {
             (client.get("/health/ready").await.status == 200).then_some(())
         })
         .await;
-        Self(Arc::new(Running { client, child, log, _directory: directory, _backend: backend.clone() }))
+        Self(Arc::new(Running {
+            client,
+            child,
+            log,
+            _directory: directory,
+            _backend: backend.clone(),
+        }))
     }
 
     /// Returns what the server has logged.
@@ -83,7 +89,8 @@ impl Server {
 
     /// Waits for the server to end.
     pub async fn ended(&self) -> ExitStatus {
-        until("the server ends", || async { self.0.child.lock().unwrap().try_wait().unwrap() }).await
+        until("the server ends", || async { self.0.child.lock().unwrap().try_wait().unwrap() })
+            .await
     }
 }
 

@@ -154,8 +154,12 @@ impl Stream {
         let mut frame = Frame { raw: block.to_owned(), ..Frame::default() };
         let mut has_data = false;
         for line in block.split('\n') {
-            let (name, value) = line.split_once(':').unwrap_or_else(|| panic!("no colon in {line:?}"));
-            let value = value.strip_prefix(' ').unwrap_or_else(|| panic!("no space in {line:?}")).to_owned();
+            let (name, value) =
+                line.split_once(':').unwrap_or_else(|| panic!("no colon in {line:?}"));
+            let value = value
+                .strip_prefix(' ')
+                .unwrap_or_else(|| panic!("no space in {line:?}"))
+                .to_owned();
             match name {
                 "" => self.comments.push(value),
                 "event" => frame.event = value,

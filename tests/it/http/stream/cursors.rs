@@ -49,7 +49,10 @@ async fn an_id_continues_after_its_event_whatever_the_filter(backend: Backend) {
         let expected: Vec<_> = (n + 1..6).collect();
         assert_eq!(rest(server.stream(&id, &format!("?since.id={cursor}")).await).await, expected);
         let even: Vec<_> = [2, 4].into_iter().filter(|index| *index > n).collect();
-        assert_eq!(rest(server.stream(&id, &format!("?since.id={cursor}&types=even")).await).await, even);
+        assert_eq!(
+            rest(server.stream(&id, &format!("?since.id={cursor}&types=even")).await).await,
+            even
+        );
     }
 }
 
@@ -72,7 +75,9 @@ async fn an_index_continues_after_its_number(backend: Backend) {
     let open = server.running_task().await;
     // Beyond what there is: the event after that number is what is waited for.
     let mut ahead = server.stream(&open, "?since.index=2").await;
-    server.publish(&open, json!([plain("a", 1), plain("a", 2), plain("a", 3), plain("a", 4)])).await;
+    server
+        .publish(&open, json!([plain("a", 1), plain("a", 2), plain("a", 3), plain("a", 4)]))
+        .await;
     assert_eq!(members(&ahead.take(2).await, "rawIndex"), [3, 4]);
     for bad in ["-2", "1.5", "x", "", "1e3", "99999999999999999999"] {
         let reply = server.get(&format!("/tasks/{id}/events?since.index={bad}")).await;
@@ -87,7 +92,10 @@ async fn a_time_continues_with_later_events(backend: Backend) {
     let times: Vec<_> = column(&all, "timestamp").iter().map(number_of).collect();
     for at in times.iter().flat_map(|time| [time - 1, *time]).chain([0]) {
         let expected: Vec<_> = (0..6).filter(|n| times[*n] > at).collect();
-        assert_eq!(rest(server.stream(&id, &format!("?since.timestamp={at}")).await).await, expected);
+        assert_eq!(
+            rest(server.stream(&id, &format!("?since.timestamp={at}")).await).await,
+            expected
+        );
     }
     for bad in ["-1", "x", "", "1.5"] {
         let reply = server.get(&format!("/tasks/{id}/events?since.timestamp={bad}")).await;
@@ -115,7 +123,13 @@ async fn the_header_goes_before_all(backend: Backend) {
     let server = backend.start().await;
     let (id, all) = sample(&server).await;
     let (header, other) = (text_of(&all[3]["id"]), text_of(&all[0]["id"]));
-    for query in [format!("?since.id={other}"), "?since.index=-1".into(), "?since.timestamp=0".into(), "?limit=1".into(), String::new()] {
+    for query in [
+        format!("?since.id={other}"),
+        "?since.index=-1".into(),
+        "?since.timestamp=0".into(),
+        "?limit=1".into(),
+        String::new(),
+    ] {
         assert_eq!(rest(server.resume(&id, &query, &header).await).await, [4, 5], "{query}");
     }
 }
@@ -151,17 +165,32 @@ async fn an_unknown_id_is_passed_over_and_announced(backend: Backend) {
     let foreign = text_of(&server.history(&other, "").await[1]["id"]);
     let real = text_of(&all[2]["id"]);
     let beyond = format!("{}Z", &text_of(&all[5]["id"])[..25]);
-    let unknown =
-        ["nonsense", &foreign, "0", &real.to_lowercase(), &format!("{real}~"), &format!("{real}~x"), &beyond, &format!("{real}~9999"), "-1"];
+    let unknown = [
+        "nonsense",
+        &foreign,
+        "0",
+        &real.to_lowercase(),
+        &format!("{real}~"),
+        &format!("{real}~x"),
+        &beyond,
+        &format!("{real}~9999"),
+        "-1",
+    ];
     for cursor in unknown {
-        for mut stream in [server.resume(&id, "", cursor).await, server.stream(&id, &format!("?since.id={cursor}")).await] {
+        for mut stream in [
+            server.resume(&id, "", cursor).await,
+            server.stream(&id, &format!("?since.id={cursor}")).await,
+        ] {
             let first = stream.one().await;
             assert_eq!(first.get("rawIndex"), 0, "{cursor}");
             assert_eq!(stream.comments, ["reset"], "{cursor}");
             assert_eq!(stream.rest().await.len(), 6, "{cursor}");
         }
         // The next cursor counts when there is one.
-        assert_eq!(rest(server.resume(&id, &format!("?since.id={real}"), cursor).await).await, [3, 4, 5]);
+        assert_eq!(
+            rest(server.resume(&id, &format!("?since.id={real}"), cursor).await).await,
+            [3, 4, 5]
+        );
         assert_eq!(rest(server.resume(&id, "?since.index=3", cursor).await).await, [4, 5]);
         let time = number_of(&all[4]["timestamp"]);
         let query = format!("?since.id={cursor}&since.timestamp={time}");

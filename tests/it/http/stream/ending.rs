@@ -57,8 +57,14 @@ async fn done_comes_with_the_terminal_id_also_when_its_event_is_hidden(backend: 
         for frames in [stream.rest().await, server.stream(&id, query).await.rest().await] {
             let (done, events) = frames.split_last().unwrap();
             assert!(done.is_done());
-            assert_eq!(done.raw, format!("event: taskcast.done\ndata: {{\"reason\":\"completed\"}}\nid: {terminal}"));
-            assert!(members(events, "type").iter().all(|name| name != "taskcast:status"), "{query}");
+            assert_eq!(
+                done.raw,
+                format!("event: taskcast.done\ndata: {{\"reason\":\"completed\"}}\nid: {terminal}")
+            );
+            assert!(
+                members(events, "type").iter().all(|name| name != "taskcast:status"),
+                "{query}"
+            );
         }
     }
     let all = server.stream(&id, "").await.rest().await;

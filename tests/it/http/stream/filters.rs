@@ -33,7 +33,8 @@ const KINDS: [(&str, &str); 8] = [
 /// A running task with one event of each kind after its status event.
 async fn sample(server: &Server) -> String {
     let id = server.running_task().await;
-    let events: Vec<_> = KINDS.iter().map(|(name, level)| json!({"type": name, "level": level})).collect();
+    let events: Vec<_> =
+        KINDS.iter().map(|(name, level)| json!({"type": name, "level": level})).collect();
     server.publish(&id, json!(events)).await;
     id
 }
@@ -43,7 +44,8 @@ async fn passes(server: &Server, query: &str, expected: &[u64]) {
     let id = server.new_task().await;
     let mut live = server.stream(&id, query).await;
     server.enter(&id, "running").await;
-    let events: Vec<_> = KINDS.iter().map(|(name, level)| json!({"type": name, "level": level})).collect();
+    let events: Vec<_> =
+        KINDS.iter().map(|(name, level)| json!({"type": name, "level": level})).collect();
     server.publish(&id, json!(events)).await;
     assert_eq!(column(&server.history(&id, query).await, "index"), expected, "history{query}");
     server.enter(&id, "cancelled").await;
@@ -114,7 +116,14 @@ async fn status_events_can_be_left_out(backend: Backend) {
     passes(&server, "?includeStatus=true", &[0, 1, 2, 3, 4, 5, 6, 7, 8]).await;
     passes(&server, "?includeStatus=false", &[1, 2, 3, 4, 5, 6, 7, 8]).await;
     let id = sample(&server).await;
-    for bad in ["includeStatus=no", "includeStatus=1", "includeStatus=", "includeStatus=TRUE", "wrap=1", "wrap=no"] {
+    for bad in [
+        "includeStatus=no",
+        "includeStatus=1",
+        "includeStatus=",
+        "includeStatus=TRUE",
+        "wrap=1",
+        "wrap=no",
+    ] {
         let (name, _) = bad.split_once('=').unwrap();
         let reply = server.get(&format!("/tasks/{id}/events?{bad}")).await;
         reply.refused_at(400, "invalid_request", &format!("/query/{name}"));
@@ -150,16 +159,30 @@ async fn a_number_is_the_same_on_every_way_to_an_event(backend: Backend) {
     }
     first.enter(&id, "running").await;
     first.publish(&id, json!({"type": "p", "data": "last"})).await;
-    let truth: Vec<(Value, Value)> =
-        live.take(61).await.iter().map(|frame| (frame.get("eventId"), frame.get("filteredIndex"))).collect();
-    let number_of = |id: &Value| truth.iter().find(|(known, _)| known == id).map(|(_, number)| number.clone());
-    assert_eq!(truth.iter().map(|(_, number)| number.clone()).collect::<Vec<_>>(), (0..61).collect::<Vec<_>>());
+    let truth: Vec<(Value, Value)> = live
+        .take(61)
+        .await
+        .iter()
+        .map(|frame| (frame.get("eventId"), frame.get("filteredIndex")))
+        .collect();
+    let number_of =
+        |id: &Value| truth.iter().find(|(known, _)| known == id).map(|(_, number)| number.clone());
+    assert_eq!(
+        truth.iter().map(|(_, number)| number.clone()).collect::<Vec<_>>(),
+        (0..61).collect::<Vec<_>>()
+    );
     let mut frames = live_there.take(61).await;
     let middle = text_of(&truth[33].0);
     let queries = [
-        String::new(), "&limit=1".into(), "&limit=7".into(), "&seriesFormat=accumulated".into(),
-        format!("&since.id={middle}"), "&since.index=40".into(), "&since.index=40&seriesFormat=accumulated".into(),
-        "&since.timestamp=0".into(), "&wrap=true".into(),
+        String::new(),
+        "&limit=1".into(),
+        "&limit=7".into(),
+        "&seriesFormat=accumulated".into(),
+        format!("&since.id={middle}"),
+        "&since.index=40".into(),
+        "&since.index=40&seriesFormat=accumulated".into(),
+        "&since.timestamp=0".into(),
+        "&wrap=true".into(),
     ];
     for server in [&first, &second] {
         for query in &queries {
@@ -168,7 +191,12 @@ async fn a_number_is_the_same_on_every_way_to_an_event(backend: Backend) {
         }
     }
     for frame in frames {
-        assert_eq!(Some(frame.get("filteredIndex")), number_of(&frame.get("eventId")), "{}", frame.raw);
+        assert_eq!(
+            Some(frame.get("filteredIndex")),
+            number_of(&frame.get("eventId")),
+            "{}",
+            frame.raw
+        );
     }
 }
 

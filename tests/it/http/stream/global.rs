@@ -40,7 +40,10 @@ async fn the_events_of_all_tasks_arrive_in_envelopes(backend: Backend) {
     assert_eq!(frames[3].get("data"), json!({"text": "y"}));
     let envelope = frames[0].data();
     assert_eq!((&envelope["eventId"], &envelope["rawIndex"]), (&published["id"], &json!(0)));
-    assert_eq!((&envelope["timestamp"], &envelope["level"]), (&published["timestamp"], &json!("info")));
+    assert_eq!(
+        (&envelope["timestamp"], &envelope["level"]),
+        (&published["timestamp"], &json!("info"))
+    );
     assert!(frames.iter().all(|frame| frame.event == "taskcast.event"));
 }
 
@@ -93,7 +96,13 @@ async fn events_of_every_instance_arrive_once_and_in_order(backend: Backend) {
 /// Rules: S51
 async fn filters_apply_and_are_refused_alike(backend: Backend) {
     let server = backend.start().await;
-    let queries = ["?types=llm.*,p", "?levels=warn,error", "?types=p&levels=warn", "?types=&levels=", "?types=*"];
+    let queries = [
+        "?types=llm.*,p",
+        "?levels=warn,error",
+        "?types=p&levels=warn",
+        "?types=&levels=",
+        "?types=*",
+    ];
     let mut streams = Vec::new();
     for query in queries {
         streams.push(open(&server, query).await);
@@ -101,7 +110,8 @@ async fn filters_apply_and_are_refused_alike(backend: Backend) {
     let id = server.running_task().await;
     let body = json!([plain("p", 1), plain("q", 2), {"type": "p", "level": "warn", "data": 3}, delta("s", "x"), {"type": "q", "level": "error", "data": 5}]);
     server.publish(&id, body).await;
-    let expected: [&[u64]; 5] = [&[1, 3, 4], &[3, 5], &[3], &[0, 1, 2, 3, 4, 5], &[0, 1, 2, 3, 4, 5]];
+    let expected: [&[u64]; 5] =
+        [&[1, 3, 4], &[3, 5], &[3], &[0, 1, 2, 3, 4, 5], &[0, 1, 2, 3, 4, 5]];
     for ((stream, expected), query) in streams.iter_mut().zip(expected).zip(queries) {
         let frames = stream.take(expected.len()).await;
         assert_eq!(members(&frames, "rawIndex"), expected, "{query}");
@@ -147,7 +157,9 @@ async fn frames_have_no_id_and_nothing_is_done(backend: Backend) {
         assert!(!frame.raw.contains("\nid:"));
     }
     // A cursor means nothing here: it neither replays nor is refused.
-    let request = server.request(Method::GET, "/events").header("Last-Event-ID", text_of(&frames[0].get("eventId")));
+    let request = server
+        .request(Method::GET, "/events")
+        .header("Last-Event-ID", text_of(&frames[0].get("eventId")));
     let mut resumed = server.open(request).await;
     server.publish(&last, plain("p", "after")).await;
     assert_eq!(resumed.one().await.get("data"), Value::from("after"));

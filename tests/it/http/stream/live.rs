@@ -143,7 +143,11 @@ async fn what_a_stream_has_shown_survives_a_crash(backend: Backend) {
         let (first, id) = (first.clone(), id.clone());
         tokio::spawn(async move {
             for n in 0.. {
-                let request = first.json(reqwest::Method::POST, &format!("/tasks/{id}/events"), plain("a", n));
+                let request = first.json(
+                    reqwest::Method::POST,
+                    &format!("/tasks/{id}/events"),
+                    plain("a", n),
+                );
                 if first.try_send(request).await.is_err() {
                     return;
                 }
@@ -153,7 +157,9 @@ async fn what_a_stream_has_shown_survives_a_crash(backend: Backend) {
     let mut shown: Vec<Value> = Vec::new();
     for frame in stream.take(100).await {
         shown.push(json!(frame.id));
-        let newest = second.history(&id, &format!("?since.index={}", number_of(&frame.get("rawIndex")) as i64 - 1)).await;
+        let newest = second
+            .history(&id, &format!("?since.index={}", number_of(&frame.get("rawIndex")) as i64 - 1))
+            .await;
         assert_eq!(newest[0]["id"], frame.get("eventId"));
     }
     let Backend::Postgres(_) = &backend else {
@@ -167,5 +173,8 @@ async fn what_a_stream_has_shown_survives_a_crash(backend: Backend) {
     assert_eq!(column(&history[..100], "id"), shown);
     // The reader on the other instance has exactly what is there.
     let rest = stream.take(history.len() - 100).await;
-    assert_eq!(rest.last().map(|frame| text_of(&frame.get("eventId"))), history.last().map(|event| text_of(&event["id"])));
+    assert_eq!(
+        rest.last().map(|frame| text_of(&frame.get("eventId"))),
+        history.last().map(|event| text_of(&event["id"]))
+    );
 }

@@ -22,7 +22,10 @@ async fn a_stream_is_an_event_stream_and_refusals_are_json(backend: Backend) {
     let server = backend.start().await;
     let id = server.new_task().await;
     let stream = server.stream(&id, "").await;
-    assert_eq!(stream.headers["content-type"].to_str().unwrap().split(';').next(), Some("text/event-stream"));
+    assert_eq!(
+        stream.headers["content-type"].to_str().unwrap().split(';').next(),
+        Some("text/event-stream")
+    );
     server.get("/tasks/nobody/events").await.refused(404, "task_not_found");
     let reply = server.get(&format!("/tasks/{id}/events?levels=loud")).await;
     reply.refused_at(400, "invalid_request", "/query/levels");
@@ -33,7 +36,8 @@ async fn a_stream_is_neither_cached_nor_buffered_nor_compressed(backend: Backend
     let server = backend.start().await;
     let id = server.new_task().await;
     for path in [format!("/tasks/{id}/events"), "/events".to_owned()] {
-        let request = server.request(Method::GET, &path).header("Accept-Encoding", "gzip, br, zstd, deflate");
+        let request =
+            server.request(Method::GET, &path).header("Accept-Encoding", "gzip, br, zstd, deflate");
         let mut stream = server.open(request).await;
         assert_eq!(stream.headers["cache-control"], "no-cache, no-transform", "{path}");
         assert_eq!(stream.headers["x-accel-buffering"], "no", "{path}");
@@ -82,8 +86,14 @@ async fn an_envelope_has_its_members_in_order(backend: Backend) {
     let id = server.new_task().await;
     let mut named = delta("n", "x");
     named["seriesAccField"] = json!("text");
-    let published = server.publish(&id, json!([plain("p", 1), latest("l", 1), named, named, {"type": "c", "seriesId": "c"}])).await;
-    let base = ["filteredIndex", "rawIndex", "eventId", "taskId", "type", "timestamp", "level", "data"];
+    let published = server
+        .publish(
+            &id,
+            json!([plain("p", 1), latest("l", 1), named, named, {"type": "c", "seriesId": "c"}]),
+        )
+        .await;
+    let base =
+        ["filteredIndex", "rawIndex", "eventId", "taskId", "type", "timestamp", "level", "data"];
     let with = |more: &[&str]| base.iter().chain(more).map(ToString::to_string).collect::<Vec<_>>();
     let mut stream = server.stream(&id, "").await;
     let frames = stream.take(4).await;
@@ -93,8 +103,15 @@ async fn an_envelope_has_its_members_in_order(backend: Backend) {
     assert_eq!(names_in_order(&frames[2].text), snapshot);
     assert_eq!(names_in_order(&frames[3].text), with(&["seriesId"]));
     let (envelope, event) = (frames[0].data(), &published[0]);
-    for (name, member) in [("rawIndex", "index"), ("eventId", "id"), ("taskId", "taskId"), ("type", "type"),
-        ("timestamp", "timestamp"), ("level", "level"), ("data", "data")] {
+    for (name, member) in [
+        ("rawIndex", "index"),
+        ("eventId", "id"),
+        ("taskId", "taskId"),
+        ("type", "type"),
+        ("timestamp", "timestamp"),
+        ("level", "level"),
+        ("data", "data"),
+    ] {
         assert_eq!(envelope[name], event[member], "{name}");
     }
     assert_eq!(envelope["filteredIndex"], 0);
@@ -107,7 +124,8 @@ async fn an_envelope_has_its_members_in_order(backend: Backend) {
 async fn unwrapped_data_is_the_event_as_published(backend: Backend) {
     let server = backend.start().await;
     let id = server.new_task().await;
-    let published = server.publish(&id, json!([plain("p", 1), delta("s", "a"), delta("s", "b")])).await;
+    let published =
+        server.publish(&id, json!([plain("p", 1), delta("s", "a"), delta("s", "b")])).await;
     let mut stream = server.stream(&id, "?wrap=false").await;
     let frames = stream.take(2).await;
     assert_eq!(frames[0].data(), published[0]);
@@ -123,7 +141,11 @@ async fn unwrapped_data_is_the_event_as_published(backend: Backend) {
     assert_eq!(status.id, Some(text_of(&status.get("id"))));
     let mut wrapped = server.stream(&id, "?wrap=true&since.index=2").await;
     assert_eq!(wrapped.one().await.get("filteredIndex"), 3);
-    server.get(&format!("/tasks/{id}/events?wrap=")).await.refused_at(400, "invalid_request", "/query/wrap");
+    server.get(&format!("/tasks/{id}/events?wrap=")).await.refused_at(
+        400,
+        "invalid_request",
+        "/query/wrap",
+    );
 }
 
 /// Rules: S9
@@ -134,7 +156,9 @@ async fn only_two_event_names_occur(backend: Backend) {
     let mut stream = server.resume(&id, "", "unknown").await;
     let mut frames = stream.take(4).await;
     stream.comment(|comment| comment != "reset").await;
-    server.publish(&id, json!([plain("taskcast.error", 1), plain("error", 1), plain("message", 1)])).await;
+    server
+        .publish(&id, json!([plain("taskcast.error", 1), plain("error", 1), plain("message", 1)]))
+        .await;
     server.enter(&id, "completed").await;
     frames.extend(stream.rest().await);
     let names: Vec<_> = frames.iter().map(|frame| frame.event.as_str()).collect();
@@ -147,7 +171,11 @@ async fn only_two_event_names_occur(backend: Backend) {
 async fn silence_is_broken_by_comments(backend: Backend) {
     let server = backend.start_with(&[("TASKCAST_SSE__KEEP_ALIVE_MS", "100")]).await;
     let id = server.new_task().await;
-    for path in [format!("/tasks/{id}/events"), format!("/tasks/{id}/events?types=never"), "/events".to_owned()] {
+    for path in [
+        format!("/tasks/{id}/events"),
+        format!("/tasks/{id}/events?types=never"),
+        "/events".to_owned(),
+    ] {
         let mut stream = server.open(server.request(Method::GET, &path)).await;
         for _ in 0..3 {
             stream.comments.clear();

@@ -1,0 +1,67 @@
+//! What breaks between the server and its database, and what must not.
+
+use serde_json::{Value, json};
+
+use crate::support::client::column;
+use crate::support::postgres::Database;
+use crate::support::proxy::ReplyThief;
+use crate::support::{Backend, until};
+
+/// Puts the proxy's port in the place of the database's own.
+fn through(url: &str, port: u16) -> (String, u16) {
+    let (before, after) = url.rsplit_once('@').expect("a user in the URL");
+    let (host, path) = after.split_once('/').expect("a database in the URL");
+    let target = host.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).unwrap_or(5432);
+    (format!("{before}@127.0.0.1:{port}/{path}"), target)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_that_is_sent_again_takes_effect_once() {
+    let database = Database::migrated().await;
+    let (_, target) = through(&database.url(), 0);
+    let thief = ReplyThief::start(target, "taskcast-lane").await;
+    let (url, _) = through(&database.url(), thief.port());
+    let backend = Backend::Postgres(database);
+    let server = backend.start_with(&[("TASKCAST_POSTGRES_URL", &url)]).await;
+    let other = backend.start().await;
+
+    let id = server.running_task().await;
+    let mut published: Vec<Value> = Vec::new();
+    for n in 0..60 {
+        if n % 5 == 0 {
+            thief.steal_one();
+        }
+        // Now and then the other instance writes, so that the lane has to lock.
+        if n % 7 == 0 {
+            published.push(other.publish(&id, json!({"type": "other", "data": n})).await);
+        }
+        published.push(server.publish(&id, json!({"type": "n", "data": n})).await);
+    }
+    until("every reply that was to be lost was", || async { (thief.stolen() == 12).then_some(()) })
+        .await;
+    let history = server.history(&id, "").await;
+    assert_eq!(column(&history[1..], "id"), column(&published, "id"));
+    assert_eq!(
+        column(&history, "index"),
+        (0..=published.len() as u64).map(Value::from).collect::<Vec<_>>()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn creating_and_deleting_survive_a_lost_reply() {
+    let database = Database::migrated().await;
+    let (_, target) = through(&database.url(), 0);
+    let thief = ReplyThief::start(target, "taskcast-lane").await;
+    let (url, _) = through(&database.url(), thief.port());
+    let server = Backend::Postgres(database).start_with(&[("TASKCAST_POSTGRES_URL", &url)]).await;
+    server.running_task().await;
+
+    for n in 0..6 {
+        thief.steal_one();
+        server.post("/tasks", json!({"id": format!("t{n}")})).await.expect(201);
+        thief.steal_one();
+        server.delete(&format!("/tasks/t{n}")).await.expect(204);
+        server.get(&format!("/tasks/t{n}")).await.refused(404, "task_not_found");
+    }
+    assert!(thief.stolen() > 0);
+}
