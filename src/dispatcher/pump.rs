@@ -144,8 +144,10 @@ impl Pump {
                 due.push(topic);
             }
         }
-        if has_feed {
-            dispatcher.feed.push(store, &journal).await?;
+        if has_feed && let Err(error) = dispatcher.feed.push(store, &journal).await {
+            // Read again from the same mark: readers of all tasks rely on it.
+            self.mark = Some(mark);
+            return Err(error);
         }
         self.mark = Some(journal.mark);
         if journal.has_gap {

@@ -146,13 +146,21 @@ impl Dispatcher {
         let registration = Registration::new(self, &head);
         let topic = registration.topic.clone();
         let moved = topic.watch();
+        let mut head = head;
         if topic.placed().is_none() {
             // Read again, now that the topic hears of everything after.
             let heads = self.source().store.heads(&[head.task.number]).await?;
-            let Some(head) = heads.into_iter().next() else { return Ok(None) };
-            topic.place(&head);
+            let Some(again) = heads.into_iter().next() else { return Ok(None) };
+            head = again;
         }
-        let Some((next_index, end)) = topic.placed() else { return Ok(None) };
+        // Also where others watch already: the reader may come from an
+        // instance that is ahead of this topic.
+        topic.place(&head);
+        if topic.missing().is_some() {
+            self.stale.notify_one();
+        }
+        let Some((ring_end, end)) = topic.placed() else { return Ok(None) };
+        let next_index = ring_end.max(head.next_index);
         if let Some(id) = request.last_event_id.as_deref()
             && has_seen_end(id, &topic, next_index, end)
         {

@@ -147,8 +147,7 @@ impl Topic {
     /// and while the task is there.
     pub(super) fn placed(&self) -> Option<(u64, Option<End>)> {
         let state = self.state.lock();
-        let end = state.end.filter(|_| state.next >= state.heard);
-        (state.is_placed && !state.is_deleted).then_some((state.next, end))
+        (state.is_placed && !state.is_deleted).then_some((state.next, state.end))
     }
 
     /// Takes events that follow each other; `false` when some before them are missing.

@@ -10,7 +10,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
@@ -34,31 +34,67 @@ pub(super) struct ConnectionOptions {
     pub(super) stall_timeout: Duration,
 }
 
+/// The connections of a server.
+#[derive(Clone)]
+struct Connections {
+    router: Router,
+    options: ConnectionOptions,
+    open: TaskTracker,
+    /// Cancelled when connections shall end after what they are at.
+    ending: CancellationToken,
+    /// Cancelled when they shall end now.
+    aborting: CancellationToken,
+}
+
 /// Serves until `stop_by` resolves, then lets connections end until the
 /// instant it resolved to.
+///
+/// Meanwhile new connections get one answer each, so that those who ask
+/// whether the server is ready hear that it is not.
 pub(super) async fn serve(
     listener: TcpListener,
     router: Router,
     options: ConnectionOptions,
     stop_by: impl Future<Output = Instant>,
 ) {
-    let connections = TaskTracker::new();
-    let ending = CancellationToken::new();
-    let aborting = CancellationToken::new();
-    tokio::pin!(stop_by);
-    let deadline = loop {
-        tokio::select! {
-            deadline = &mut stop_by => break deadline,
-            accepted = listener.accept() => match accepted {
+    let connections = Connections {
+        router,
+        options,
+        open: TaskTracker::new(),
+        ending: CancellationToken::new(),
+        aborting: CancellationToken::new(),
+    };
+    let deadline = tokio::select! {
+        deadline = stop_by => deadline,
+        () = connections.accept(&listener) => return,
+    };
+    connections.ending.cancel();
+    connections.open.close();
+    let ended = tokio::select! {
+        () = connections.open.wait() => true,
+        () = sleep_until(deadline) => false,
+        () = connections.accept(&listener) => return,
+    };
+    drop(listener);
+    if !ended {
+        let open = connections.open.len();
+        tracing::warn!(connections.open = open, "cutting connections still open");
+        connections.aborting.cancel();
+    }
+    connections.open.wait().await;
+}
+
+impl Connections {
+    /// Accepts connections, for ever.
+    async fn accept(&self, listener: &TcpListener) {
+        loop {
+            match listener.accept().await {
                 Ok((stream, _)) => {
-                    let connection = serve_connection(
-                        stream, router.clone(), options, ending.clone(),
-                    );
-                    let aborting = aborting.clone();
-                    connections.spawn(async move {
+                    let connections = self.clone();
+                    self.open.spawn(async move {
                         tokio::select! {
-                            () = connection => {}
-                            () = aborting.cancelled() => {}
+                            () = connections.serve(stream) => {}
+                            () = connections.aborting.cancelled() => {}
                         }
                     });
                 }
@@ -66,52 +102,41 @@ pub(super) async fn serve(
                     tracing::warn!(%error, "could not accept a connection");
                     sleep(ACCEPT_PAUSE).await;
                 }
-            },
-        }
-    };
-    drop(listener);
-    ending.cancel();
-    connections.close();
-    if timeout_at(deadline, connections.wait()).await.is_err() {
-        tracing::warn!(connections.open = connections.len(), "cutting connections still open");
-        aborting.cancel();
-        connections.wait().await;
-    }
-}
-
-async fn serve_connection(
-    stream: TcpStream,
-    router: Router,
-    options: ConnectionOptions,
-    ending: CancellationToken,
-) {
-    // Small frames must not wait for each other; without it they only do.
-    let _ = stream.set_nodelay(true);
-    let io = TokioIo::new(StallGuard::new(stream, options.stall_timeout));
-    let service = service_fn(move |request: Request<Incoming>| {
-        let router = router.clone();
-        async move {
-            match router.oneshot(request).await {
-                Ok(response) => Ok::<_, Infallible>(response),
-                Err(never) => match never {},
             }
         }
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(BUFFER_BYTES)
-        .serve_connection(io, service);
-    tokio::pin!(connection);
-    let outcome = tokio::select! {
-        outcome = connection.as_mut() => outcome,
-        () = ending.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    }
+
+    async fn serve(&self, stream: TcpStream) {
+        // Small frames must not wait for each other; without it they only do.
+        let _ = stream.set_nodelay(true);
+        let io = TokioIo::new(StallGuard::new(stream, self.options.stall_timeout));
+        let service = service_fn(|request: Request<Incoming>| {
+            let router = self.router.clone();
+            async move {
+                match router.oneshot(request).await {
+                    Ok(response) => Ok::<_, Infallible>(response),
+                    Err(never) => match never {},
+                }
+            }
+        });
+        let is_late = self.ending.is_cancelled();
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .max_buf_size(BUFFER_BYTES)
+            .keep_alive(!is_late)
+            .serve_connection(io, service);
+        tokio::pin!(connection);
+        let outcome = tokio::select! {
+            outcome = connection.as_mut() => outcome,
+            () = self.ending.cancelled(), if !is_late => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = outcome {
+            // Clients come and go; that is not news.
+            tracing::trace!(%error, "connection ended");
         }
-    };
-    if let Err(error) = outcome {
-        // Clients come and go; that is not news.
-        tracing::trace!(%error, "connection ended");
     }
 }

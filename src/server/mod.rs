@@ -63,6 +63,7 @@ pub async fn run(
         readiness: Arc::new(ServerReadiness::new(
             opened.store.clone(),
             dispatcher,
+            supervisor.clone(),
             draining.clone(),
             config.storage.direct_url().is_some(),
         )),

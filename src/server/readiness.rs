@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -11,7 +12,8 @@ use crate::dispatcher::Dispatcher;
 use crate::http::{
     Adapter, Dependency, DependencyState, ListenerReport, Readiness, ReadinessReport,
 };
-use crate::store::{BusHealth, Store};
+use crate::store::{BusHealth, Store, StoreError};
+use crate::supervisor::Supervisor;
 
 /// How long the database may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -20,6 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(super) struct ServerReadiness {
     store: Arc<dyn Store>,
     dispatcher: Arc<Dispatcher>,
+    supervisor: Supervisor,
     draining: CancellationToken,
     has_database: bool,
 }
@@ -28,18 +31,27 @@ impl ServerReadiness {
     pub(super) fn new(
         store: Arc<dyn Store>,
         dispatcher: Arc<Dispatcher>,
+        supervisor: Supervisor,
         draining: CancellationToken,
         has_database: bool,
     ) -> Self {
-        Self { store, dispatcher, draining, has_database }
+        Self { store, dispatcher, supervisor, draining, has_database }
     }
 
-    async fn database_answers(&self) -> bool {
+    /// Asks the store for nothing, through its own tables.
+    async fn ask(&self) -> Result<(), StoreError> {
         let store = self.store.clone();
+        let (answer, answered) = oneshot::channel();
         // In a task of its own, so that running out of patience cuts off the
         // wait and not a query half-way.
-        let asked = tokio::spawn(async move { store.heads(&[]).await.is_ok() });
-        matches!(timeout(PATIENCE, asked).await, Ok(Ok(true)))
+        self.supervisor.finish(async move {
+            // Nobody listens any more when patience ran out.
+            let _ = answer.send(store.heads(&[]).await.map(|_| ()));
+        });
+        match timeout(PATIENCE, answered).await {
+            Ok(Ok(answer)) => answer,
+            _ => Err(StoreError::Unavailable("no answer in time".into())),
+        }
     }
 }
 
@@ -57,14 +69,21 @@ impl Readiness for ServerReadiness {
                 listener: None,
             };
         }
-        let answers = self.database_answers().await;
+        let answer = self.ask().await;
         let listens = self.dispatcher.bus_health() == BusHealth::Healthy;
         let state = |is_ok, otherwise| if is_ok { DependencyState::Healthy } else { otherwise };
-        let postgres = Adapter { provider: "postgres", is_ok: answers };
+        let is_there = !matches!(answer, Err(StoreError::Unavailable(_)));
+        let postgres = Adapter { provider: "postgres", is_ok: answer.is_ok() };
         ReadinessReport {
             is_draining,
             dependencies: vec![
-                Dependency { name: "postgres", state: state(answers, DependencyState::Unhealthy) },
+                Dependency { name: "database", state: state(is_there, DependencyState::Unhealthy) },
+                // They were complete at the start; a database that answers,
+                // but not through our tables, lost them.
+                Dependency {
+                    name: "migrations",
+                    state: state(answer.is_ok(), DependencyState::Unhealthy),
+                },
                 // Without wakes readers are fed by the poll, only later.
                 Dependency { name: "listener", state: state(listens, DependencyState::Degraded) },
             ],

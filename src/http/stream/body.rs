@@ -61,22 +61,32 @@ impl Pace {
         self.next_beat = Instant::now() + self.keep_alive;
     }
 
-    fn must_leave(&self) -> bool {
+    /// Picks the time to leave, once the server drains: not the same for all,
+    /// because they will all come back somewhere else.
+    fn plan_to_leave(&mut self) {
+        let share = rand::random_range(0.0..1.0);
+        self.leave_at.get_or_insert(Instant::now() + self.drain_window.mul_f64(share));
+    }
+
+    /// Tells whether it is time to leave; a busy stream never waits to be told.
+    fn must_leave(&mut self) -> bool {
+        if self.draining.is_cancelled() {
+            self.plan_to_leave();
+        }
         self.leave_at.is_some_and(|leave_at| leave_at <= Instant::now())
     }
 
     async fn wait(&mut self, news: impl Future<Output = ()>) -> Woken {
         tokio::pin!(news);
+        let draining = self.draining.clone();
         loop {
             let leave_at = self.leave_at.unwrap_or(self.next_beat);
             tokio::select! {
                 () = &mut news => return Woken::News,
                 () = sleep_until(leave_at), if self.leave_at.is_some() => return Woken::Drain,
                 () = sleep_until(self.next_beat) => return Woken::Silence,
-                () = self.draining.cancelled(), if self.leave_at.is_none() => {
-                    // Not all at once: they will all come back somewhere else.
-                    let share = rand::random_range(0.0..1.0);
-                    self.leave_at = Some(Instant::now() + self.drain_window.mul_f64(share));
+                () = draining.cancelled(), if self.leave_at.is_none() => {
+                    self.plan_to_leave();
                 }
             }
         }
@@ -127,11 +137,11 @@ impl TaskBody {
                 }
             }
             self.is_over = batch.is_last;
-            if !batch.items.is_empty() {
+            if !self.is_over && self.pace.must_leave() {
+                self.leave(&mut chunk);
                 break;
             }
-            if self.pace.must_leave() {
-                self.leave(&mut chunk);
+            if !batch.items.is_empty() {
                 break;
             }
             if batch.is_caught_up {
@@ -184,20 +194,26 @@ impl AllTasksBody {
             for item in &items {
                 chunk.push_unnumbered(&item.slot, item.filtered_index, self.wrap);
             }
+            if self.pace.must_leave() {
+                self.leave(&mut chunk);
+                break;
+            }
             if !items.is_empty() {
                 break;
             }
             match self.pace.wait(self.reader.wait()).await {
                 Woken::News => continue,
                 Woken::Silence => chunk.push(KEEP_ALIVE),
-                Woken::Drain => {
-                    chunk.push_retry(retry_ms());
-                    self.is_over = true;
-                }
+                Woken::Drain => self.leave(&mut chunk),
             }
             break;
         }
         self.pace.sent();
         chunk.take().map(Ok)
+    }
+
+    fn leave(&mut self, chunk: &mut Chunk) {
+        chunk.push_retry(retry_ms());
+        self.is_over = true;
     }
 }

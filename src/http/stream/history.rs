@@ -2,13 +2,13 @@
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::header;
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures_util::stream::unfold;
 
 use super::body::Cut;
-use super::query::StreamQuery;
+use super::query::{StreamQuery, last_event_id};
 use crate::dispatcher::{History, HistoryEvent, HistoryRequest};
 use crate::domain::{Action, Principal};
 use crate::http::AppState;
@@ -23,9 +23,12 @@ pub(in crate::http) async fn read_history(
     caller: Principal,
     path: TaskPath,
     query: Query,
+    headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let limits = app.engine.limits();
-    let request = StreamQuery::read(&query, limits)?;
+    let mut request = StreamQuery::read(&query, limits)?;
+    // The header counts before the cursors of the query, as on a stream.
+    request.cursor.ids.splice(..0, last_event_id(&headers));
     let id = path.id()?;
     authorize(&caller, Action::ReadHistory, Some(&id))?;
     let mut history = app

@@ -54,7 +54,7 @@ fn read_cursor(query: &Query) -> Result<Cursor, ApiError> {
 
 fn read_is_accumulated(query: &Query) -> Result<bool, ApiError> {
     match query.last("seriesFormat")?.as_deref() {
-        None | Some("" | "delta") => Ok(false),
+        None | Some("delta") => Ok(false),
         Some("accumulated") => Ok(true),
         Some(_) => Err(query.invalid("seriesFormat", "must be delta or accumulated")),
     }

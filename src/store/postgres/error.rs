@@ -34,12 +34,15 @@ pub(super) fn classify(error: &sqlx::Error) -> Failure {
         "40001" | "40P01" => Failure::Transient,
         // Lock timeout: somebody else holds a row.
         "55P03" => Failure::OfARow,
+        // The database takes no connections at the moment.
+        "55000" => Failure::Lost,
         _ => match code.get(..2) {
             // Data exceptions, integrity violations.
             Some("22" | "23") => Failure::OfARow,
             // Connection exceptions, operator intervention (a terminated
-            // backend may have committed), insufficient resources.
-            Some("08" | "57" | "53") => Failure::Lost,
+            // backend may have committed), insufficient resources; and what a
+            // new connection may meet: wrong credentials, no such database.
+            Some("08" | "57" | "53" | "28" | "3D") => Failure::Lost,
             _ => Failure::Refused,
         },
     }

@@ -154,15 +154,16 @@ impl Lane {
         if let Some(id) = self.id {
             return Ok(id);
         }
-        let connection = self.connect(until).await?;
-        let lane =
-            match sqlx::query_file_scalar!("sql/lanes/register.sql").fetch_one(connection).await {
-                Ok(lane) => lane,
-                Err(error) => {
-                    self.disconnect();
-                    return Err(to_store_error(&error));
-                }
-            };
+        let lane = loop {
+            let connection = self.connect(until).await?;
+            let registered = sqlx::query_file_scalar!("sql/lanes/register.sql");
+            match registered.fetch_one(connection).await {
+                Ok(lane) => break lane,
+                // A lane that was registered unheard is retired in time.
+                Err(error) if classify(&error) == Failure::Lost => self.disconnect(),
+                Err(error) => return Err(to_store_error(&error)),
+            }
+        };
         self.after.add_lane(lane);
         let id = BatchId { lane, batch: 1 };
         self.id = Some(id);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::known::{Known, KnownTask};
 use super::queue::Reply;
-use crate::domain::{Append, Event, Refusal, Sealed, TaskId, TaskStatus, judge};
+use crate::domain::{Append, Event, Refused, Sealed, TaskId, TaskStatus, judge};
 use crate::store::{Appended, Commit, TaskRef};
 
 /// A write and whom to tell.
@@ -14,9 +14,15 @@ pub(super) struct Request {
     pub(super) reply: Reply<Appended>,
 }
 
-/// An accepted write.
-pub(super) struct Accepted {
-    pub(super) sealed: Sealed,
+/// What a request came to, as far as judging goes.
+enum Verdict {
+    Accepted(Sealed),
+    Refused(Box<Refused>),
+}
+
+/// A request that was judged.
+struct Decision {
+    verdict: Verdict,
     series_text_limit: u64,
     reply: Reply<Appended>,
 }
@@ -28,8 +34,9 @@ pub(super) struct TaskPlan {
     pub(super) task: KnownTask,
     pub(super) seen_index: u64,
     pub(super) seen_status: TaskStatus,
-    pub(super) accepted: Vec<Accepted>,
-    refused: Vec<(Refusal, Reply<Appended>)>,
+    /// In the order of arrival. A refusal may rest on what was accepted before
+    /// it, so it counts only once that is durable.
+    decisions: Vec<Decision>,
 }
 
 /// What judging a batch came to.
@@ -86,23 +93,30 @@ impl TaskPlan {
         requests: Vec<Request>,
     ) -> Result<Self, Vec<Request>> {
         let (seen_index, seen_status) = (task.state.next_index, task.state.status);
-        let mut accepted: Vec<Accepted> = Vec::with_capacity(requests.len());
-        let mut refused = Vec::new();
+        let mut decisions: Vec<Decision> = Vec::with_capacity(requests.len());
         let mut rest = requests.into_iter();
         while let Some(Request { append, reply }) = rest.next() {
-            let Append { task: request_task, change, series_text_limit } = append;
-            match judge(&mut task.state, change, series_text_limit) {
-                Ok(sealed) => accepted.push(Accepted { sealed, series_text_limit, reply }),
-                Err(no) if task.is_fresh => refused.push((no.refusal, reply)),
-                Err(no) => {
-                    let append =
-                        Append { task: request_task, change: no.change, series_text_limit };
-                    let back = accepted.into_iter().map(|accepted| accepted.into_request(&id));
-                    return Err(back.chain([Request { append, reply }]).chain(rest).collect());
-                }
+            let Append { change, series_text_limit, .. } = append;
+            let verdict = match judge(&mut task.state, change, series_text_limit) {
+                Ok(sealed) => Verdict::Accepted(sealed),
+                Err(refused) => Verdict::Refused(refused),
+            };
+            let is_doubtful = !task.is_fresh && matches!(verdict, Verdict::Refused(_));
+            decisions.push(Decision { verdict, series_text_limit, reply });
+            if is_doubtful {
+                let back = decisions.into_iter().map(|decision| decision.into_request(&id));
+                return Err(back.chain(rest).collect());
             }
         }
-        Ok(Self { id, task, seen_index, seen_status, accepted, refused })
+        Ok(Self { id, task, seen_index, seen_status, decisions })
+    }
+
+    /// Returns the accepted writes, in order.
+    pub(super) fn accepted(&self) -> impl Iterator<Item = &Sealed> {
+        self.decisions.iter().filter_map(|decision| match &decision.verdict {
+            Verdict::Accepted(sealed) => Some(sealed),
+            Verdict::Refused(_) => None,
+        })
     }
 
     /// Tells whether there is anything to write.
@@ -110,40 +124,49 @@ impl TaskPlan {
         self.task.state.next_index != self.seen_index
     }
 
-    /// Answers those who were refused, whatever becomes of the others.
+    /// Answers those whose refusal rests on nothing of this batch.
     pub(super) fn answer_refused(&mut self) {
-        for (refusal, reply) in self.refused.drain(..) {
-            drop(reply.send(Ok(Appended::Refused(refusal))));
+        let rests_on_nothing = self
+            .decisions
+            .iter()
+            .position(|decision| matches!(decision.verdict, Verdict::Accepted(_)))
+            .unwrap_or(self.decisions.len());
+        for decision in self.decisions.drain(..rests_on_nothing) {
+            decision.answer_refusal();
         }
     }
 
     /// Turns the plan back into requests, to be judged anew.
     pub(super) fn into_requests(self) -> Vec<Request> {
         let id = self.id;
-        self.accepted.into_iter().map(|accepted| accepted.into_request(&id)).collect()
+        self.decisions.into_iter().map(|decision| decision.into_request(&id)).collect()
     }
 
     /// Gives up: nobody was written.
     pub(super) fn fail(self, error: &crate::store::StoreError) {
-        for accepted in self.accepted {
-            drop(accepted.reply.send(Err(error.clone())));
+        for decision in self.decisions {
+            drop(decision.reply.send(Err(error.clone())));
         }
     }
 
-    /// Answers those who were accepted, now that it is durable.
+    /// Answers everybody, now that it is durable.
     pub(super) fn settle(self, timestamp_ms: u64, known: &mut Known) -> Option<Commit> {
         let task = TaskRef { id: self.id.clone(), number: self.task.number };
         let mut written = Vec::new();
-        for accepted in self.accepted {
-            let events: Vec<Arc<Event>> = (accepted.sealed.first_index..)
-                .zip(accepted.sealed.events)
+        for decision in self.decisions {
+            let Verdict::Accepted(sealed) = decision.verdict else {
+                decision.answer_refusal();
+                continue;
+            };
+            let events: Vec<Arc<Event>> = (sealed.first_index..)
+                .zip(sealed.events)
                 .map(|(index, draft)| {
                     let (id, number) = (task.id.clone(), task.number);
                     Arc::new(Event { task: id, number, index, timestamp_ms, draft })
                 })
                 .collect();
             written.extend_from_slice(&events);
-            drop(accepted.reply.send(Ok(Appended::Events(events))));
+            drop(decision.reply.send(Ok(Appended::Events(events))));
         }
         let mut state = self.task;
         for event in &written {
@@ -156,13 +179,19 @@ impl TaskPlan {
     }
 }
 
-impl Accepted {
+impl Decision {
+    fn answer_refusal(self) {
+        if let Verdict::Refused(refused) = self.verdict {
+            drop(self.reply.send(Ok(Appended::Refused(refused.refusal))));
+        }
+    }
+
     fn into_request(self, id: &TaskId) -> Request {
-        let append = Append {
-            task: id.clone(),
-            change: self.sealed.into_change(),
-            series_text_limit: self.series_text_limit,
+        let change = match self.verdict {
+            Verdict::Accepted(sealed) => sealed.into_change(),
+            Verdict::Refused(refused) => refused.change,
         };
-        Request { append, reply: self.reply }
+        let (task, series_text_limit) = (id.clone(), self.series_text_limit);
+        Request { append: Append { task, change, series_text_limit }, reply: self.reply }
     }
 }

@@ -2,15 +2,16 @@
 //!
 //! Once a block is full nothing is added to it, so it can be summed up at any
 //! time by anybody: its kinds, the text its series gained, and which event of
-//! each `latest` series is left. The statement that inserts a node also does
+//! each `latest` series is left. The transaction that inserts a node also does
 //! all that depends on it, so of several who try, one does it. Readers never
-//! rely on it having happened; it only keeps what they read short.
+//! rely on it having happened; it only keeps what they read short. They do
+//! rely on a block and the sums it completes being there together.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 use tokio::sync::Notify;
 
 use super::codes::{to_i64, to_level, to_mode, to_u64};
@@ -67,9 +68,13 @@ async fn seal_task(reads: &PgPool, task: i64, next_index: u64) -> Result<(), Sto
     let mut block = sealed_blocks(reads, task).await?;
     while (block + 1) * BLOCK_LEN <= next_index {
         let Some(summary) = summarise(reads, task, block).await? else { return Ok(()) };
-        store_block(reads, task, block, &summary).await?;
+        let mut transaction = reads.begin().await?;
+        let is_ours = store_block(&mut transaction, task, block, &summary).await?;
         block += 1;
-        seal_parents(reads, task, block).await?;
+        if is_ours {
+            seal_parents(&mut transaction, task, block).await?;
+        }
+        transaction.commit().await?;
     }
     Ok(())
 }
@@ -130,12 +135,13 @@ async fn summarise(reads: &PgPool, task: i64, block: u64) -> Result<Option<Summa
     Ok(Some(summary))
 }
 
+/// Stores a block; `false` when somebody else did.
 async fn store_block(
-    reads: &PgPool,
+    connection: &mut PgConnection,
     task: i64,
     block: u64,
     summary: &Summary,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     let (mut series, mut last, mut bodies) = (Vec::new(), Vec::new(), Vec::new());
     for (id, (last_index, body)) in &summary.pieces {
         series.push(id.as_str());
@@ -144,7 +150,7 @@ async fn store_block(
     }
     let (latest, left): (Vec<&str>, Vec<i64>) =
         summary.survivors.iter().map(|(id, index)| (id.as_str(), to_i64(*index))).unzip();
-    sqlx::query_file_scalar!(
+    let inserted = sqlx::query_file_scalar!(
         "sql/seal/block.sql",
         task,
         to_i64(block),
@@ -156,13 +162,17 @@ async fn store_block(
         &latest as &[&str],
         &left,
     )
-    .fetch_one(reads)
+    .fetch_one(connection)
     .await?;
-    Ok(())
+    Ok(inserted > 0)
 }
 
 /// Sums up the neighbours that the block before `blocks` completed.
-async fn seal_parents(reads: &PgPool, task: i64, blocks: u64) -> Result<(), StoreError> {
+async fn seal_parents(
+    connection: &mut PgConnection,
+    task: i64,
+    blocks: u64,
+) -> Result<(), StoreError> {
     for height in 1..=MAX_HEIGHT {
         let span = FAN_OUT.pow(u32::from(height));
         if !blocks.is_multiple_of(span) {
@@ -172,7 +182,7 @@ async fn seal_parents(reads: &PgPool, task: i64, blocks: u64) -> Result<(), Stor
         let children = ordinal * FAN_OUT..(ordinal + 1) * FAN_OUT;
         let wanted = Stretches::of([(height - 1, children.clone())]);
         let mut sum = Tally::default();
-        for ((child_height, _), text) in nodes(reads, task, &wanted).await? {
+        for ((child_height, _), text) in nodes(&mut *connection, task, &wanted).await? {
             sum.merge(&tally_from_text(child_height, &text)?);
         }
         sqlx::query_file!(
@@ -184,7 +194,7 @@ async fn seal_parents(reads: &PgPool, task: i64, blocks: u64) -> Result<(), Stor
             to_i64(children.start),
             to_i64(children.end),
         )
-        .execute(reads)
+        .execute(&mut *connection)
         .await?;
     }
     Ok(())

@@ -2,13 +2,15 @@
 //!
 //! Full blocks are answered by a bounded number of stored tallies; the end of
 //! the log that is not summed up yet, by the types and levels of its rows,
-//! which are all still there: only summing up removes superseded events.
+//! which are all still there: only summing up removes superseded events. So
+//! the end is read together with where it begins, and the tallies after it:
+//! what was summed up once stays so.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
-use sqlx::PgPool;
+use sqlx::{PgExecutor, PgPool};
 
 use super::codes::{of_level, to_i64, to_level, to_u64};
 use crate::domain::{BLOCK_LEN, BlockTally, FAN_OUT, Filter, Kind, MAX_HEIGHT, Node, Tally, cover};
@@ -105,7 +107,7 @@ pub(super) async fn sealed_blocks(reads: &PgPool, task: i64) -> Result<u64, Stor
 
 /// Reads stored tallies, by height and ordinal.
 pub(super) async fn nodes(
-    reads: &PgPool,
+    executor: impl PgExecutor<'_>,
     task: i64,
     wanted: &Stretches,
 ) -> Result<BTreeMap<(i16, u64), String>, StoreError> {
@@ -116,25 +118,32 @@ pub(super) async fn nodes(
         &wanted.first,
         &wanted.past
     )
-    .fetch_all(reads)
+    .fetch_all(executor)
     .await?;
     Ok(rows.into_iter().map(|row| ((row.height, to_u64(row.ordinal)), row.kinds)).collect())
 }
 
-/// Reads the kinds of a stretch that is not summed up.
-async fn tail(reads: &PgPool, task: i64, range: Range<u64>) -> Result<BlockTally, StoreError> {
+/// The end of a log that is not summed up.
+struct Tail {
+    /// Blocks that are.
+    sealed: u64,
+    /// What follows them.
+    kinds: BlockTally,
+}
+
+/// Reads the kinds of what is not summed up, before `to`.
+async fn tail(reads: &PgPool, task: i64, to: u64) -> Result<Tail, StoreError> {
+    let rows = sqlx::query_file!("sql/events/kinds.sql", task, to_i64(to), to_i64(BLOCK_LEN))
+        .fetch_all(reads)
+        .await?;
+    let sealed = rows.first().map_or(0, |row| to_u64(row.blocks));
     let mut kinds = BlockTally::default();
-    if range.is_empty() {
-        return Ok(kinds);
-    }
-    let rows =
-        sqlx::query_file!("sql/events/kinds.sql", task, to_i64(range.start), to_i64(range.end))
-            .fetch_all(reads)
-            .await?;
     for row in rows {
-        kinds.push(&row.event_type.into(), to_level(row.level)?);
+        if let (Some(event_type), Some(level)) = (row.event_type, row.level) {
+            kinds.push(&event_type.into(), to_level(level)?);
+        }
     }
-    Ok(kinds)
+    Ok(Tail { sealed, kinds })
 }
 
 /// Counts what passes `filter` before each position.
@@ -144,8 +153,8 @@ pub(super) async fn count(
     positions: &[u64],
     filter: &Filter,
 ) -> Result<Vec<u64>, StoreError> {
-    let sealed = sealed_blocks(reads, task).await?;
     let last = positions.iter().copied().max().unwrap_or_default();
+    let Tail { sealed, kinds: end } = tail(reads, task, last).await?;
     let mut wanted = Vec::new();
     for position in positions {
         let block = position / BLOCK_LEN;
@@ -161,7 +170,6 @@ pub(super) async fn count(
     for ((height, ordinal), text) in &texts {
         counts.insert((*height, *ordinal), tally_from_text(*height, text)?.count(filter));
     }
-    let end = tail(reads, task, sealed * BLOCK_LEN..last.max(sealed * BLOCK_LEN)).await?;
     let mut result = Vec::with_capacity(positions.len());
     for position in positions {
         let block = (position / BLOCK_LEN).min(sealed);
@@ -185,7 +193,37 @@ pub(super) async fn position_of(
     filter: &Filter,
     nth: u64,
 ) -> Result<Option<u64>, StoreError> {
-    let sealed = sealed_blocks(reads, task).await?;
+    loop {
+        let sealed = sealed_blocks(reads, task).await?;
+        let left = match find_sealed(reads, task, sealed, filter, nth).await? {
+            Found::At(position) => return Ok(Some(position)),
+            Found::Later(left) => left,
+        };
+        let end = tail(reads, task, u64::MAX).await?;
+        // Otherwise a block was summed up meanwhile and is in neither part.
+        if end.sealed == sealed {
+            let start = sealed * BLOCK_LEN;
+            return Ok(end.kinds.offset_of(left, filter).map(|offset| start + offset));
+        }
+    }
+}
+
+/// Where an event was looked for in the summed up part.
+enum Found {
+    /// It is there.
+    At(u64),
+    /// It comes later, as this number from 0.
+    Later(u64),
+}
+
+/// Looks for the event that passes `filter` as number `nth` in full blocks.
+async fn find_sealed(
+    reads: &PgPool,
+    task: i64,
+    sealed: u64,
+    filter: &Filter,
+    nth: u64,
+) -> Result<Found, StoreError> {
     let (mut left, mut first_block) = (nth, 0);
     // From the top: pass over whole nodes, then look inside the one that holds it.
     for height in (0..=MAX_HEIGHT).rev() {
@@ -197,10 +235,10 @@ pub(super) async fn position_of(
         for ((_, ordinal), text) in nodes(reads, task, &wanted).await? {
             let count = tally_from_text(i16::from(height), &text)?.count(filter);
             if left < count {
-                if height == 0 {
-                    let offset = block_from_text(&text)?.offset_of(left, filter);
-                    let start = Node { height, ordinal }.range().start;
-                    return Ok(offset.map(|offset| start + offset));
+                if height == 0
+                    && let Some(offset) = block_from_text(&text)?.offset_of(left, filter)
+                {
+                    return Ok(Found::At(Node { height, ordinal }.range().start + offset));
                 }
                 break;
             }
@@ -208,7 +246,5 @@ pub(super) async fn position_of(
             first_block = (ordinal + 1) * span;
         }
     }
-    let start = sealed * BLOCK_LEN;
-    let end = tail(reads, task, start..u64::MAX).await?;
-    Ok(end.offset_of(left, filter).map(|offset| start + offset))
+    Ok(Found::Later(left))
 }

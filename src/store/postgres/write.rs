@@ -115,11 +115,10 @@ impl<'a> Columns<'a> {
         self.heads.seen_status.push(of_status(plan.seen_status));
         self.heads.next_index.push(to_i64(plan.task.state.next_index));
         self.heads.status.push(of_status(plan.task.state.status));
-        self.heads.has_transition.push(plan.accepted.iter().any(|a| a.sealed.transition.is_some()));
+        self.heads.has_transition.push(plan.accepted().any(|sealed| sealed.transition.is_some()));
         let (mut result, mut error, mut has_outcome) = (None, None, false);
         let mut newest: Vec<&SeriesWrite> = Vec::new();
-        for accepted in &plan.accepted {
-            let sealed = &accepted.sealed;
+        for sealed in plan.accepted() {
             for (index, draft) in (sealed.first_index..).zip(&sealed.events) {
                 self.entries.push(task, index, draft);
             }

@@ -1,6 +1,6 @@
 //! Payloads come back as they were sent.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::plain;
 use crate::support::{Backend, on_every_store};
@@ -104,44 +104,29 @@ async fn names_keep_to_their_alphabet_and_length(backend: Backend) {
     let server = backend.start().await;
     let id = server.running_task().await;
     let events = format!("/tasks/{id}/events");
-    let long = "x".repeat(256);
-    let wide = "\u{e9}".repeat(128);
     let never = [
         json!(""),
-        json!(long),
-        json!(wide),
+        json!("x".repeat(256)),
+        json!("\u{e9}".repeat(128)),
         json!("a\nb"),
         json!("\u{0}"),
         json!("\u{7f}"),
         json!("\u{85}"),
         json!(1),
     ];
+    let refuse = async |path: &str, body: Value, at: &str| {
+        server.post(path, body).await.refused_at(400, "invalid_request", at);
+    };
     for wrong in &never {
-        server.post("/tasks", json!({"type": wrong})).await.refused_at(
-            400,
-            "invalid_request",
-            "/type",
-        );
-        server.post("/tasks", json!({"tags": ["ok", wrong]})).await.refused_at(
-            400,
-            "invalid_request",
-            "/tags/1",
-        );
-        server.post(&events, json!({"type": wrong})).await.refused_at(
-            400,
-            "invalid_request",
-            "/type",
-        );
+        refuse("/tasks", json!({"type": wrong}), "/type").await;
+        refuse("/tasks", json!({"tags": ["ok", wrong]}), "/tags/1").await;
+        refuse(&events, json!({"type": wrong}), "/type").await;
         let event = json!({"type": "a", "seriesId": wrong, "seriesMode": "latest"});
-        server.post(&events, event).await.refused_at(400, "invalid_request", "/seriesId");
+        refuse(&events, event, "/seriesId").await;
     }
     for wrong in ["a,b", "*", "llm.*"] {
-        server.post("/tasks", json!({"type": wrong})).await.refused_at(
-            400,
-            "invalid_request",
-            "/type",
-        );
-        server.post(&events, plain(wrong, 1)).await.refused_at(400, "invalid_request", "/type");
+        refuse("/tasks", json!({"type": wrong}), "/type").await;
+        refuse(&events, plain(wrong, 1), "/type").await;
     }
     let lone = r#"{"type":"a\ud800"}"#;
     server.post("/tasks", lone).await.refused_at(400, "invalid_request", "/type");

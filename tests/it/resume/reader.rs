@@ -1,7 +1,7 @@
 //! A reader whose connections break at random.
 
-use rand::RngExt as _;
 use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
 use serde_json::Value;
 
 use crate::support::client::{number_of, text_of};
@@ -37,6 +37,8 @@ pub(super) enum Start {
 pub(super) struct Reader {
     servers: [Server; 2],
     task: String,
+    /// What a failure names, to be repeated.
+    seed: u64,
     rng: StdRng,
     /// Its filter, as query text.
     pub(super) filter: &'static str,
@@ -52,7 +54,8 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    pub(super) fn new(servers: [Server; 2], task: String, mut rng: StdRng) -> Self {
+    pub(super) fn new(servers: [Server; 2], task: String, seed: u64, n: u64) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed * 1_000 + 500 + n);
         let filter = FILTERS[rng.random_range(0..FILTERS.len())];
         let start = match rng.random_range(0..8) {
             0 => Start::Limited(rng.random_range(1..30)),
@@ -63,6 +66,7 @@ impl Reader {
         Self {
             servers,
             task,
+            seed,
             rng,
             filter,
             start,
@@ -89,8 +93,14 @@ impl Reader {
                     return self;
                 }
                 self.keep(&frame);
+                if frame.ends_task() {
+                    // Cut here a browser would be told to stop, not given a stream.
+                    assert!(stream.one().await.is_done());
+                    return self;
+                }
             }
-            assert!(stream.comments.iter().all(|comment| comment != "reset"), "{:?}", self.trail);
+            let known = stream.comments.iter().all(|comment| comment != "reset");
+            assert!(known, "a cursor was unknown; seed {}, resumed by {:?}", self.seed, self.trail);
         }
     }
 

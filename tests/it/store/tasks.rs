@@ -167,7 +167,8 @@ async fn a_list_keeps_to_every_condition_at_once(backend: Backend) {
         let tags: Vec<_> = ["even", "third", "a'b"]
             .into_iter()
             .zip([n % 2 == 0, n % 3 == 0, n % 5 == 0])
-            .filter_map(|(tag, has)| has.then(|| tag.into()))
+            .filter(|(_, has)| *has)
+            .map(|(tag, _)| tag.into())
             .collect();
         let task = NewTask {
             task_type: task_type.map(Into::into),

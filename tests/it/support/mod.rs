@@ -19,12 +19,18 @@ use tokio::time::{Instant, sleep, timeout};
 /// machine is slow and waiting costs only a failing test anything.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Reads a variable of the environment the tests run in.
+#[expect(clippy::disallowed_methods, reason = "the rule is for the program, not for its tests")]
+pub fn environment_variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
 /// Waits for `work`, or fails saying that `what` did not happen.
 pub async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
-    match timeout(PATIENCE, work).await {
-        Ok(value) => value,
-        Err(_) => panic!("waited {PATIENCE:?} in vain: {what}"),
-    }
+    let Ok(value) = timeout(PATIENCE, work).await else {
+        panic!("waited {PATIENCE:?} in vain: {what}");
+    };
+    value
 }
 
 /// Looks again and again until `look` finds something.

@@ -6,6 +6,7 @@
 //! it; a small shell process that outlives every test waits for the runner to
 //! go away and then removes it.
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::os::unix::process::CommandExt as _;
@@ -25,7 +26,7 @@ use testcontainers::runners::AsyncRunner as _;
 use testcontainers::{GenericImage, ImageExt as _};
 use tokio::sync::OnceCell;
 
-use super::within;
+use super::{environment_variable, within};
 
 /// Names the server to use instead of a private one.
 const URL_VARIABLE: &str = "TASKCAST_TEST_POSTGRES_URL";
@@ -77,10 +78,10 @@ async fn shared() -> &'static Shared {
 }
 
 async fn find_server() -> (String, Option<LocalPostgres>) {
-    if let Ok(url) = std::env::var(URL_VARIABLE) {
+    if let Some(url) = environment_variable(URL_VARIABLE) {
         return (url, None);
     }
-    let search_path = std::env::var_os("PATH");
+    let search_path = environment_variable("PATH").map(OsString::from);
     let binaries = find_binaries(search_path.as_deref());
     if !binaries.is_empty() {
         let cluster = start_cluster(binaries).await;
@@ -101,7 +102,7 @@ async fn find_server() -> (String, Option<LocalPostgres>) {
 fn run() -> (u32, PathBuf) {
     let runner = std::os::unix::process::parent_id();
     let mut name = format!("taskcast-test-{runner}");
-    if let Ok(run) = std::env::var("NEXTEST_RUN_ID") {
+    if let Some(run) = environment_variable("NEXTEST_RUN_ID") {
         write!(name, "-{}", &run[..run.len().min(8)]).unwrap();
     }
     (runner, std::env::temp_dir().join(name))
@@ -131,6 +132,7 @@ async fn start_cluster(binaries: Vec<Binaries>) -> LocalPostgres {
     cluster
 }
 
+#[expect(clippy::zombie_processes, reason = "it outlives this process on purpose")]
 fn spawn_watchdog(script: &str, runner: u32, directory: &Path, target: &str) {
     // Without the runner's pipes, which it would wait for, and in a group of
     // its own, so that what ends the tests does not end it.

@@ -103,13 +103,13 @@ impl std::ops::Deref for Server {
 }
 
 impl Drop for Running {
+    #[expect(clippy::print_stderr, reason = "the test runner shows it beside the failure")]
     fn drop(&mut self) {
         let child = self.child.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
         // Both fail only when it has ended by itself.
         child.kill().ok();
         child.wait().ok();
         if std::thread::panicking() {
-            // Shown by the test runner beside the failure.
             eprintln!("log of the server:\n{}", self.log.text());
         }
     }

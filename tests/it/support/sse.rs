@@ -50,6 +50,14 @@ impl Frame {
         self.data()[member].clone()
     }
 
+    /// Tells whether this shows the task in a terminal status.
+    #[track_caller]
+    pub fn ends_task(&self) -> bool {
+        let ends = ["completed", "failed", "timeout", "cancelled"];
+        let data = self.data();
+        data["type"] == "taskcast:status" && ends.iter().any(|end| data["data"]["status"] == *end)
+    }
+
     /// Tells whether this is the end of the task's stream.
     pub fn is_done(&self) -> bool {
         self.event == "taskcast.done"
@@ -73,18 +81,23 @@ impl Stream {
     /// Returns the next frame with data, or `None` when the stream ended or
     /// was cut.
     pub async fn next(&mut self) -> Option<Frame> {
-        loop {
-            let block = self.block().await?;
-            if let Some(frame) = self.take_in(&block) {
-                return Some(frame);
+        // Comments that keep the stream alive do not count as going on.
+        within("the stream goes on", async {
+            loop {
+                let block = self.block().await?;
+                if let Some(frame) = self.take_in(&block) {
+                    return Some(frame);
+                }
             }
-        }
+        })
+        .await
     }
 
     /// Waits until a comment came that `wanted` accepts.
     pub async fn comment(&mut self, wanted: impl Fn(&str) -> bool) {
         while !self.comments.iter().any(|comment| wanted(comment)) {
-            let block = self.block().await.expect("the stream ended before the comment");
+            let block = within("a comment comes", self.block()).await;
+            let block = block.expect("the stream ended before the comment");
             let frame = self.take_in(&block);
             assert!(frame.is_none(), "a frame instead of the comment: {frame:?}");
         }
@@ -143,7 +156,7 @@ impl Stream {
             }
             self.searched = self.buffer.len().saturating_sub(1);
             // A connection that breaks reads as an end: a cut is no failure here.
-            let chunk = within("the stream goes on", self.body.next()).await?.ok()?;
+            let chunk = self.body.next().await?.ok()?;
             self.buffer.extend_from_slice(&chunk);
         }
     }

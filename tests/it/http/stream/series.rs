@@ -162,7 +162,13 @@ async fn in_pieces(
             if frame.is_done() {
                 return frames;
             }
+            let ends = frame.ends_task();
             frames.push(frame);
+            if ends {
+                // Cut here a browser would be told to stop, not given a stream.
+                assert!(stream.one().await.is_done());
+                return frames;
+            }
         }
         assert!(stream.comments.is_empty(), "{:?}", stream.comments);
         cursor = stream.last_event_id.clone();
@@ -178,10 +184,10 @@ async fn a_collapsed_replay_can_be_cut_anywhere(backend: Backend) {
         events.extend([
             delta("a", &format!("a{round}")),
             plain("p", round),
+            delta(&format!("once-{round}"), "x"),
             latest("l", round),
             delta("b", &format!("b{round}")),
         ]);
-        events.push(delta(&format!("once-{round}"), "x"));
     }
     server.publish(&id, json!(events)).await;
     let mut first = server.stream(&id, "").await;
@@ -197,25 +203,17 @@ async fn a_collapsed_replay_can_be_cut_anywhere(backend: Backend) {
     for cut in 1..=16 {
         let cursor = whole[cut - 1].id.clone().unwrap();
         for by_header in [true, false] {
-            let mut resumed = match by_header {
-                true => server.resume(&id, "", &cursor).await,
-                false => server.stream(&id, &format!("?since.id={cursor}")).await,
+            let mut resumed = if by_header {
+                server.resume(&id, "", &cursor).await
+            } else {
+                server.stream(&id, &format!("?since.id={cursor}")).await
             };
-            let rest = resumed.take(16 - cut + 4).await;
-            let (left, single) = rest.split_at(16 - cut);
-            // The value of the latest series may have been replaced meanwhile.
-            let without_latest = |frames: &[Frame]| -> Vec<String> {
-                frames
-                    .iter()
-                    .filter(|frame| frame.get("seriesId") != "l")
-                    .map(|frame| frame.raw.clone())
-                    .collect()
-            };
-            if left.iter().any(|frame| frame.get("seriesId") == "l") {
-                assert_eq!(members(left, "eventId"), members(&whole[cut..], "eventId"));
-            }
-            assert_eq!(without_latest(left), without_latest(&whole[cut..]), "cut after {cut}");
-            assert_eq!(without_latest(single), without_latest(&live), "cut after {cut}");
+            let rest = resumed.up_to(|frame| frame.raw == live[3].raw).await;
+            // The value of the latest series was replaced meanwhile.
+            let left = whole[cut..].iter().filter(|frame| frame.get("seriesId") != "l");
+            let expected: Vec<_> = left.chain(&live).map(|frame| &frame.raw).collect();
+            let found: Vec<_> = rest.iter().map(|frame| &frame.raw).collect();
+            assert_eq!(found, expected, "cut after {cut}");
         }
     }
     server.enter(&id, "completed").await;
@@ -295,10 +293,6 @@ async fn accumulated_format_sends_running_totals(backend: Backend) {
     for stream in [&mut fresh, &mut resumed, &mut bare] {
         let live = stream.take(5).await;
         assert_eq!(members(&live, "data"), totals);
-        assert_eq!(
-            members(&live, "seriesSnapshot"),
-            [json!(true), json!(true), Value::Null, json!(true), json!(true)]
-        );
     }
     for bad in ["both", "", "Delta"] {
         let reply = server.get(&format!("/tasks/{id}/events?seriesFormat={bad}")).await;

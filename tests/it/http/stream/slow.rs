@@ -74,7 +74,7 @@ async fn a_reader_of_all_tasks_that_falls_far_behind_is_disconnected(backend: Ba
         let frames = quick.take(EVENTS).await;
         members(&frames, "rawIndex")
     };
-    let (_, kept_up) = tokio::join!(publish_much(&server, &id), keeping_up);
+    let ((), kept_up) = tokio::join!(publish_much(&server, &id), keeping_up);
     assert_eq!(kept_up, (1..=EVENTS).collect::<Vec<_>>());
     let frames = slow.rest().await;
     assert!(frames.len() < EVENTS, "{} frames", frames.len());

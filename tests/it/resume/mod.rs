@@ -5,7 +5,7 @@
 //! with plain events, readers that join when they like, with random filters,
 //! and are cut at random frames. After every cut they resume by a random kind
 //! of cursor, on a random instance. Then what they collected is compared with
-//! what was published. The seed is printed; `TASKCAST_TEST_SEED` repeats it.
+//! what was published. A failure names its seed; `TASKCAST_TEST_SEED` repeats it.
 
 mod reader;
 mod truth;
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::support::client::text_of;
 use crate::support::server::Server;
-use crate::support::{Backend, on_every_store};
+use crate::support::{Backend, environment_variable, on_every_store};
 use reader::Reader;
 use truth::Truth;
 
@@ -28,11 +28,10 @@ const READERS: u64 = 10;
 const REQUESTS: u32 = 40;
 
 async fn a_reader_that_is_cut_anywhere_ends_up_with_the_log(backend: Backend) {
-    let seed: u64 = match std::env::var("TASKCAST_TEST_SEED") {
-        Ok(seed) => seed.parse().expect("TASKCAST_TEST_SEED is a number"),
-        Err(_) => rand::random::<u32>().into(),
+    let seed = match environment_variable("TASKCAST_TEST_SEED") {
+        Some(seed) => seed.parse().expect("TASKCAST_TEST_SEED is a number"),
+        None => u64::from(rand::random::<u32>()),
     };
-    println!("TASKCAST_TEST_SEED={seed}");
     // Small rings make readers fall back on the store often.
     let environment = [("TASKCAST_SSE__RING_EVENTS", "16")];
     let first = backend.start_with(&environment).await;
@@ -57,8 +56,7 @@ async fn play(servers: &[Server; 2], seed: u64) {
         .collect();
     let readers: Vec<_> = (0..READERS)
         .map(|n| {
-            let rng = StdRng::seed_from_u64(seed * 1_000 + 500 + n);
-            let reader = Reader::new(servers.clone(), id.clone(), rng);
+            let reader = Reader::new(servers.clone(), id.clone(), seed, n);
             tokio::spawn(reader.read_to_the_end())
         })
         .collect();
