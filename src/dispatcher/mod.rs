@@ -3,7 +3,7 @@
 //! A *topic* stands for a task somebody on this instance watches: a bounded
 //! ring of its newest events, in order and without gaps, shared by all its
 //! readers. Topics are moved on by commits of this instance, by wakes from
-//! others, and by a poll that stands behind both (see [`pump`]). A wake is a
+//! others, and by a poll that stands behind both (see `pump`). A wake is a
 //! hint: what enters a ring comes from a commit of our own or from the store.
 //!
 //! A reader is a cursor that its socket pulls, not a queue that is pushed to:

@@ -275,7 +275,7 @@ impl From<StoreError> for ApiError {
             }
             StoreError::OutcomeUnknown(_) => Self::new(
                 ErrorCode::OutcomeUnknown,
-                "the connection to the store broke and the write may have happened or not; \
+                "the store did not answer, so the write may have happened or not; \
                  read the task before repeating",
             ),
             StoreError::Corrupt(_) | StoreError::Unexpected(_) => return Self::internal(source),

@@ -5,7 +5,7 @@
 //! When asked to stop, the server reports not ready, accepts no more
 //! connections, lets requests finish and streams end over a window, finishes
 //! the writes it accepted, stops its loops, and returns: all within
-//! [`STOP_WITHIN`].
+//! `STOP_WITHIN`.
 
 mod connections;
 mod readiness;

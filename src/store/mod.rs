@@ -7,7 +7,7 @@
 //! adapter that passes it is a store.
 //!
 //! To add an adapter: implement [`Tasks`], [`Events`] and [`Bus`] (or reuse a
-//! bus), open it in [`open`], and add it to the suite's list.
+//! bus), open it in [`open()`], and add it to the suite's list.
 
 mod bus;
 pub(crate) mod clock;

@@ -257,7 +257,9 @@ mod tests {
         let entry =
             Entry { slot: slot.clone(), filtered_index: 0, is_snapshot: false, collapsed_to: None };
         let mut chunks = [Chunk::default(), Chunk::default()];
-        chunks.iter_mut().for_each(|chunk| chunk.push_entry(&entry, Wrap::Envelope));
+        for chunk in &mut chunks {
+            chunk.push_entry(&entry, Wrap::Envelope);
+        }
         let frames = chunks.map(|mut chunk| chunk.take().unwrap());
         assert_eq!(frames[0].as_ptr(), frames[1].as_ptr());
     }

@@ -1,8 +1,8 @@
 //! The store in Postgres: system of record and fan-out bus.
 //!
 //! Everything is in schema `taskcast`. Writes go through lanes (see
-//! [`lane`]), reads through a pool, wakes through a notifier and a listener
-//! (see [`bus`]). Nothing relies on session state, so a transaction pooler may
+//! `lane`), reads through a pool, wakes through a notifier and a listener
+//! (see `bus`). Nothing relies on session state, so a transaction pooler may
 //! stand in between; the listener and migrations then need a direct URL.
 
 mod births;
