@@ -9,6 +9,9 @@ started=$SECONDS
 heading "tools"
 ensure_rust
 ensure_postgres
+if ! command -v pgbouncer >/dev/null; then
+  apt_install "PgBouncer, the pooler that one test puts in front of Postgres" pgbouncer
+fi
 for component in rustfmt clippy; do
   if ! cargo "${component/rustfmt/fmt}" --version >/dev/null 2>&1; then
     command -v rustup >/dev/null || die "$component is missing. Install it with your Rust toolchain."

@@ -6,8 +6,8 @@
 //! tasks and lets Postgres count the rows it read for them.
 //!
 //! `cargo bench --bench age [-- --events N]` prints two tables and fails when
-//! an append takes more than [`MAX_RATIO`] times as long on the old task, or
-//! a stream reads more than [`MAX_ROWS`] rows.
+//! an append takes more than [`MAX_RATIO`] times as long on the old task as on
+//! the young one, or a stream reads more than [`MAX_ROWS`] rows.
 //!
 //! A private Postgres is made of the binaries of this machine and removed
 //! afterwards. It flushes nothing, because waiting for a disk would hide the
@@ -17,8 +17,9 @@
 //!
 //! Machines are not equally fast all the time. So each append to the task
 //! under test is followed by one to a task that was just made; the medians of
-//! those are printed as the control and tell a slow machine from a slow store.
-//! They do not soften the verdict.
+//! those are the control. A machine that slowed down shows in their drift and
+//! is not excused; one that sped up hides nothing, because the old task is
+//! held to [`MAX_RATIO`] against its control as well.
 #![expect(clippy::print_stdout, reason = "the tables are what this program is for")]
 
 mod rig;
@@ -183,7 +184,8 @@ async fn measure_age(
 
     let ratio = old.task.as_secs_f64() / young.task.as_secs_f64();
     let drift = old.control.as_secs_f64() / young.control.as_secs_f64();
-    let is_steady = ratio <= MAX_RATIO;
+    let beside_control = old.task.as_secs_f64() / old.control.as_secs_f64();
+    let is_steady = ratio.max(beside_control) <= MAX_RATIO;
     println!(
         "{store_name:<9} {:<11} {} {} {ratio:>6.2}   {} {} {drift:>6.2}{}",
         name_of(mode),

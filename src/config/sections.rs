@@ -148,7 +148,7 @@ pub struct PostgresSettings {
     pub read_connections: usize,
     /// Bytes that may wait in one lane before appends are refused.
     pub lane_bytes: usize,
-    /// Milliseconds an append may take before its outcome is looked up.
+    /// Milliseconds a write is tried before its caller is told that it failed.
     pub write_timeout_ms: usize,
     /// Whether to LISTEN for wake-ups; without it the poll does all the work.
     pub listen: bool,
@@ -160,7 +160,7 @@ impl Default for PostgresSettings {
             lanes: 2,
             read_connections: 6,
             lane_bytes: 16 * MIB,
-            write_timeout_ms: 10_000,
+            write_timeout_ms: 5_000,
             listen: true,
         }
     }

@@ -15,6 +15,7 @@ mod dev;
 mod faults;
 mod http;
 mod migrate;
+mod pooler;
 mod resume;
 mod rules;
 mod store;

@@ -6,13 +6,12 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
-use sqlx::PgConnection;
-
 use super::codes::{to_i64, to_number, to_u64};
 use super::error::{Failure, classify, to_store_error};
 use super::known::KnownTask;
 use super::lane::Lane;
 use super::queue::Reply;
+use super::session::Session;
 use super::write::BatchId;
 use crate::domain::{Json, NewTask, Task, TaskId, TaskState, TaskStatus};
 use crate::store::{Commit, Created, StoreError, TaskRef};
@@ -168,7 +167,7 @@ impl Lane {
 }
 
 async fn remove(
-    connection: &mut PgConnection,
+    connection: &mut Session,
     id: BatchId,
     ids: &[String],
 ) -> Result<Vec<(String, i64)>, sqlx::Error> {
@@ -186,7 +185,7 @@ async fn remove(
 }
 
 async fn insert(
-    connection: &mut PgConnection,
+    connection: &mut Session,
     births: &[Birth],
     may_have_happened: bool,
 ) -> Result<Vec<Born>, sqlx::Error> {

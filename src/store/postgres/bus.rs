@@ -20,10 +20,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
-use sqlx::{Connection as _, PgConnection};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::inbox::Inbox;
+use super::session::{Route, Session};
 use crate::domain::TaskNumber;
 use crate::store::{Bus, BusHealth, Moved, Wake};
 
@@ -69,8 +69,8 @@ impl PostgresBus {
     }
 
     /// Sends what is announced, for ever.
-    pub(super) async fn notify_loop(self: Arc<Self>, options: PgConnectOptions) {
-        let mut connection: Option<PgConnection> = None;
+    pub(super) async fn notify_loop(self: Arc<Self>, options: PgConnectOptions, route: Route) {
+        let mut connection: Option<Session> = None;
         let mut last_sent = Instant::now();
         let mut last_ping = 0;
         loop {
@@ -91,7 +91,7 @@ impl PostgresBus {
                 continue;
             }
             if connection.is_none() {
-                connection = PgConnection::connect_with(&options).await.ok();
+                connection = Session::connect(&options, route).await.ok();
             }
             let Some(open) = &mut connection else { continue };
             let sent = sqlx::query_file!("sql/bus/notify.sql", &payloads).fetch_all(open).await;

@@ -21,12 +21,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{Connection as _, PgConnection};
 
 use super::error::{Failure, classify, to_store_error};
 use super::known::Known;
 use super::plan::{Judged, Request, TaskPlan, judge_batch};
 use super::queue::{Job, LaneQueue, Work};
+use super::session::{Route, Session};
 use super::write::{BatchId, Sent, look_up, send};
 use super::{After, codes};
 use crate::store::{Appended, Commit, StoreError};
@@ -46,7 +46,8 @@ pub(super) struct Lane {
     pub(super) options: PgConnectOptions,
     pub(super) after: Arc<After>,
     pub(super) write_timeout: Duration,
-    connection: Option<PgConnection>,
+    route: Route,
+    connection: Option<Session>,
     id: Option<BatchId>,
     known: Known,
 }
@@ -57,9 +58,10 @@ impl Lane {
         options: PgConnectOptions,
         after: Arc<After>,
         write_timeout: Duration,
+        route: Route,
     ) -> Self {
         let known = Known::default();
-        Self { queue, options, after, write_timeout, connection: None, id: None, known }
+        Self { queue, options, after, write_timeout, route, connection: None, id: None, known }
     }
 
     /// Serves batches until the queue is closed.
@@ -70,10 +72,6 @@ impl Lane {
                 break;
             }
             self.serve(jobs).await;
-        }
-        if let Some(connection) = self.connection.take() {
-            // A polite goodbye; the server copes without it.
-            drop(connection.close().await);
         }
     }
 
@@ -106,13 +104,10 @@ impl Lane {
     }
 
     /// Returns the lane's connection, making one if there is none.
-    pub(super) async fn connect(
-        &mut self,
-        until: Instant,
-    ) -> Result<&mut PgConnection, StoreError> {
+    pub(super) async fn connect(&mut self, until: Instant) -> Result<&mut Session, StoreError> {
         let mut pause = RECONNECT_PAUSE;
         while self.connection.is_none() {
-            match PgConnection::connect_with(&self.options).await {
+            match Session::connect(&self.options, self.route).await {
                 Ok(connection) => self.connection = Some(connection),
                 Err(error) if Instant::now() + pause >= until => {
                     return Err(StoreError::Unavailable(error.to_string()));
@@ -127,16 +122,13 @@ impl Lane {
     }
 
     /// Takes the connection out of the lane, making one if there is none.
-    pub(super) async fn take_connection(
-        &mut self,
-        until: Instant,
-    ) -> Result<PgConnection, StoreError> {
+    pub(super) async fn take_connection(&mut self, until: Instant) -> Result<Session, StoreError> {
         self.connect(until).await?;
         self.connection.take().ok_or_else(|| StoreError::Unavailable("no connection".into()))
     }
 
     /// Gives the connection back to the lane.
-    pub(super) fn put_connection(&mut self, connection: PgConnection) {
+    pub(super) fn put_connection(&mut self, connection: Session) {
         self.connection = Some(connection);
     }
 

@@ -8,13 +8,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use sqlx::{Connection as _, PgConnection};
-
 use super::error::{Failure, classify, to_store_error};
 use super::known::{KnownTask, series_of};
 use super::lane::{Lane, fail_requests};
 use super::plan::{Request, TaskPlan};
 use super::rows;
+use super::session::Session;
 use super::write::{BatchId, Sent, look_up, send};
 use crate::domain::{TaskId, TaskState};
 use crate::store::{HeadStatus, StoreError};
@@ -88,8 +87,9 @@ impl Lane {
             Err(error) => return Err(sqlx::Error::Io(std::io::Error::other(error.to_string()))),
         };
         let outcome = locked_transaction(&mut connection, id, requests, unsettled, self).await;
-        // Put back also after an error: whoever handles it decides.
-        self.put_connection(connection);
+        if outcome.is_ok() || connection.rollback().await.is_ok() {
+            self.put_connection(connection);
+        }
         let Some(moved) = outcome? else { return Ok(()) };
         let plans = unsettled.take().unwrap_or_default();
         self.finish_batch();
@@ -104,27 +104,27 @@ impl Lane {
 
 /// Locks, reads, judges, writes, commits; returns what moved, if anything was sent.
 async fn locked_transaction(
-    connection: &mut PgConnection,
+    connection: &mut Session,
     id: BatchId,
     requests: &mut Vec<Request>,
     unsettled: &mut Option<Vec<TaskPlan>>,
     lane: &mut Lane,
 ) -> Result<Option<Vec<(i64, i64)>>, sqlx::Error> {
-    let mut transaction = connection.begin().await?;
+    connection.begin().await?;
     let sent_before = unsettled.iter().flatten().map(|plan| plan.id.to_string());
     let asked = requests.iter().map(|request| request.append.task.to_string());
     let ids: Vec<String> = sent_before.chain(asked).collect();
-    sqlx::query_file!("sql/lanes/lock.sql", &ids).fetch_all(&mut *transaction).await?;
+    sqlx::query_file!("sql/lanes/lock.sql", &ids).fetch_all(&mut *connection).await?;
     // An earlier copy that still ran has ended: it held these locks.
     if unsettled.is_some() {
-        if let Some(moved) = look_up(&mut transaction, id).await? {
-            transaction.rollback().await?;
+        if let Some(moved) = look_up(connection, id).await? {
+            connection.rollback().await?;
             return Ok(Some(moved));
         }
         let plans = unsettled.take().unwrap_or_default();
         requests.extend(plans.into_iter().flat_map(TaskPlan::into_requests));
     }
-    let tasks = load_tasks(&mut transaction, requests).await?;
+    let tasks = load_tasks(connection, requests).await?;
     let tasks = tasks.map_err(|error| sqlx::Error::Decode(error.to_string().into()))?;
     for (task_id, task) in tasks {
         lane.known().put_fresh(task_id, task);
@@ -136,16 +136,16 @@ async fn locked_transaction(
     plans.retain(TaskPlan::moves_head);
     plans.sort_unstable_by_key(|plan| plan.task.number);
     if plans.is_empty() {
-        transaction.rollback().await?;
+        connection.rollback().await?;
         return Ok(None);
     }
     // From here on an error leaves the outcome open.
     let plans = unsettled.insert(plans);
-    let moved = match send(&mut transaction, id, plans).await? {
+    let moved = match send(connection, id, plans).await? {
         Sent::Moved(moved) => moved,
-        Sent::Again => look_up(&mut transaction, id).await?.unwrap_or_default(),
+        Sent::Again => look_up(connection, id).await?.unwrap_or_default(),
     };
-    transaction.commit().await?;
+    connection.commit().await?;
     Ok(Some(moved))
 }
 
@@ -153,7 +153,7 @@ type LoadedTasks = Result<Vec<(TaskId, KnownTask)>, StoreError>;
 
 /// Reads heads and named series at one moment.
 async fn load_tasks(
-    connection: &mut PgConnection,
+    connection: &mut Session,
     requests: &[Request],
 ) -> Result<LoadedTasks, sqlx::Error> {
     let (mut ids, mut series) = (Vec::new(), Vec::new());

@@ -19,6 +19,7 @@ mod plan;
 mod queue;
 mod rows;
 mod seal;
+mod session;
 mod tallies;
 mod tasks;
 mod write;
@@ -29,13 +30,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
 use self::bus::PostgresBus;
 use self::lane::Lane;
 use self::queue::{Job, LaneQueue, Work};
 use self::seal::SealQueue;
+use self::session::{Reads, Route};
 use super::{Bus, Commit, CommitListener, Opened, StoreError};
 use crate::domain::{BLOCK_LEN, TaskId};
 use crate::supervisor::Supervisor;
@@ -92,14 +93,19 @@ impl PostgresOptions {
         }
     }
 
-    fn is_pooled(&self) -> bool {
-        self.direct_url.as_ref().is_some_and(|direct| *direct != self.url)
+    /// Says how `url` leads to Postgres: with a direct URL beside it that
+    /// differs, through a pooler.
+    fn route(&self) -> Route {
+        match &self.direct_url {
+            Some(direct) if *direct != self.url => Route::Pooled,
+            Some(_) | None => Route::Direct,
+        }
     }
 
     /// Returns how to connect for `purpose`, which Postgres shows as a name.
     fn connect(&self, purpose: &str) -> Result<PgConnectOptions, ConnectError> {
         let options = Self::parse(&self.url)?.application_name(&format!("taskcast-{purpose}"));
-        if self.is_pooled() {
+        if self.route() == Route::Pooled {
             // The session behind a pooler is anybody's: no settings, no named
             // statements, none of the parameters poolers refuse.
             return Ok(options.statement_cache_capacity(0).extra_float_digits(None));
@@ -109,7 +115,7 @@ impl PostgresOptions {
 
     fn connect_lane(&self) -> Result<PgConnectOptions, ConnectError> {
         let options = self.connect("lane")?;
-        if self.is_pooled() {
+        if self.route() == Route::Pooled {
             return Ok(options);
         }
         // The append is planned once: batches differ in size, not in plan.
@@ -172,7 +178,7 @@ pub enum ConnectError {
 
 /// The store in Postgres.
 pub(super) struct PostgresStore {
-    reads: PgPool,
+    reads: Reads,
     lanes: Vec<Arc<LaneQueue>>,
     hasher: BuildHasherDefault<DefaultHasher>,
     write_timeout: Duration,
@@ -219,7 +225,7 @@ impl After {
 }
 
 /// Checks that a database can be used as it is.
-async fn check(reads: &PgPool, options: &PostgresOptions) -> Result<(), ConnectError> {
+async fn check(reads: &Reads, options: &PostgresOptions) -> Result<(), ConnectError> {
     let server = sqlx::query_file!("sql/checks/server.sql")
         .fetch_one(reads)
         .await
@@ -250,13 +256,15 @@ pub(super) async fn open(
     listener: Arc<dyn CommitListener>,
     supervisor: &Supervisor,
 ) -> Result<Opened, ConnectError> {
-    let reads = PgPoolOptions::new()
+    let route = options.route();
+    let pool = PgPoolOptions::new()
         .max_connections(options.read_connections)
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .test_before_acquire(false)
         .connect_with(options.connect("read")?)
         .await
         .map_err(|error| ConnectError::Unreachable(error.to_string()))?;
+    let reads = Reads::new(pool, route);
     check(&reads, &options).await?;
     let seal = Arc::new(SealQueue::default());
     let after = Arc::new(After { listener, seal: seal.clone(), lanes: Mutex::default() });
@@ -266,7 +274,7 @@ pub(super) async fn open(
         let (queue, after) = (queue.clone(), after.clone());
         let (connect, timeout) = (options.connect_lane()?, options.write_timeout);
         supervisor.run("lane", move || {
-            Lane::new(queue.clone(), connect.clone(), after.clone(), timeout).run()
+            Lane::new(queue.clone(), connect.clone(), after.clone(), timeout, route).run()
         });
     }
     let (queue, pool) = (seal, reads.clone());
@@ -299,10 +307,10 @@ fn open_bus(
     options: &PostgresOptions,
     supervisor: &Supervisor,
 ) -> Result<Arc<dyn Bus>, ConnectError> {
-    let bus = PostgresBus::new();
+    let (bus, route) = (PostgresBus::new(), options.route());
     if options.listen {
         let (notifier, connect) = (bus.clone(), options.connect("notifier")?);
-        supervisor.run("notifier", move || notifier.clone().notify_loop(connect.clone()));
+        supervisor.run("notifier", move || notifier.clone().notify_loop(connect.clone(), route));
         let (hearer, connect) = (bus.clone(), options.connect_directly("listener")?);
         supervisor.run("listener", move || hearer.clone().listen_loop(connect.clone()));
     }
@@ -310,7 +318,7 @@ fn open_bus(
 }
 
 /// Says that our lanes are alive and removes those of processes that are gone.
-async fn keep_lanes(after: Arc<After>, pool: PgPool) {
+async fn keep_lanes(after: Arc<After>, pool: Reads) {
     loop {
         tokio::time::sleep(LANE_KEEP_ALIVE).await;
         let lanes = after.lanes.lock().clone();

@@ -11,10 +11,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use sqlx::{PgConnection, PgPool};
 use tokio::sync::Notify;
 
 use super::codes::{to_i64, to_level, to_mode, to_u64};
+use super::session::{Reads, Session};
 use super::tallies::{
     Stretches, block_to_text, nodes, sealed_blocks, tally_from_text, tally_to_text,
 };
@@ -52,7 +52,7 @@ impl SealQueue {
 }
 
 /// Sums up what the queue names, for ever.
-pub(super) async fn run(queue: Arc<SealQueue>, reads: PgPool) {
+pub(super) async fn run(queue: Arc<SealQueue>, reads: Reads) {
     loop {
         while let Some((task, next_index)) = queue.pop() {
             if let Err(error) = seal_task(&reads, task, next_index).await {
@@ -64,7 +64,7 @@ pub(super) async fn run(queue: Arc<SealQueue>, reads: PgPool) {
     }
 }
 
-async fn seal_task(reads: &PgPool, task: i64, next_index: u64) -> Result<(), StoreError> {
+async fn seal_task(reads: &Reads, task: i64, next_index: u64) -> Result<(), StoreError> {
     let mut block = sealed_blocks(reads, task).await?;
     while (block + 1) * BLOCK_LEN <= next_index {
         let Some(summary) = summarise(reads, task, block).await? else { return Ok(()) };
@@ -92,7 +92,7 @@ struct Summary {
 }
 
 /// Reads a block; `None` when it is not whole, because its task was deleted.
-async fn summarise(reads: &PgPool, task: i64, block: u64) -> Result<Option<Summary>, StoreError> {
+async fn summarise(reads: &Reads, task: i64, block: u64) -> Result<Option<Summary>, StoreError> {
     let (from, to) = (to_i64(block * BLOCK_LEN), to_i64((block + 1) * BLOCK_LEN));
     let rows = sqlx::query_file!("sql/seal/rows.sql", task, from, to).fetch_all(reads).await?;
     if rows.len() as u64 != BLOCK_LEN {
@@ -137,7 +137,7 @@ async fn summarise(reads: &PgPool, task: i64, block: u64) -> Result<Option<Summa
 
 /// Stores a block; `false` when somebody else did.
 async fn store_block(
-    connection: &mut PgConnection,
+    connection: &mut Session,
     task: i64,
     block: u64,
     summary: &Summary,
@@ -168,11 +168,7 @@ async fn store_block(
 }
 
 /// Sums up the neighbours that the block before `blocks` completed.
-async fn seal_parents(
-    connection: &mut PgConnection,
-    task: i64,
-    blocks: u64,
-) -> Result<(), StoreError> {
+async fn seal_parents(connection: &mut Session, task: i64, blocks: u64) -> Result<(), StoreError> {
     for height in 1..=MAX_HEIGHT {
         let span = FAN_OUT.pow(u32::from(height));
         if !blocks.is_multiple_of(span) {

@@ -10,9 +10,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
-use sqlx::{PgExecutor, PgPool};
+use sqlx::PgExecutor;
 
 use super::codes::{of_level, to_i64, to_level, to_u64};
+use super::session::Reads;
 use crate::domain::{BLOCK_LEN, BlockTally, FAN_OUT, Filter, Kind, MAX_HEIGHT, Node, Tally, cover};
 use crate::store::StoreError;
 
@@ -100,7 +101,7 @@ pub(super) fn tally_from_text(height: i16, text: &str) -> Result<Tally, StoreErr
 }
 
 /// Returns how many blocks of a log are summed up.
-pub(super) async fn sealed_blocks(reads: &PgPool, task: i64) -> Result<u64, StoreError> {
+pub(super) async fn sealed_blocks(reads: &Reads, task: i64) -> Result<u64, StoreError> {
     let blocks = sqlx::query_file_scalar!("sql/events/sealed.sql", task).fetch_one(reads).await?;
     Ok(to_u64(blocks))
 }
@@ -132,7 +133,7 @@ struct Tail {
 }
 
 /// Reads the kinds of what is not summed up, before `to`.
-async fn tail(reads: &PgPool, task: i64, to: u64) -> Result<Tail, StoreError> {
+async fn tail(reads: &Reads, task: i64, to: u64) -> Result<Tail, StoreError> {
     let rows = sqlx::query_file!("sql/events/kinds.sql", task, to_i64(to), to_i64(BLOCK_LEN))
         .fetch_all(reads)
         .await?;
@@ -148,7 +149,7 @@ async fn tail(reads: &PgPool, task: i64, to: u64) -> Result<Tail, StoreError> {
 
 /// Counts what passes `filter` before each position.
 pub(super) async fn count(
-    reads: &PgPool,
+    reads: &Reads,
     task: i64,
     positions: &[u64],
     filter: &Filter,
@@ -188,7 +189,7 @@ pub(super) async fn count(
 
 /// Finds the event that passes `filter` as number `nth`.
 pub(super) async fn position_of(
-    reads: &PgPool,
+    reads: &Reads,
     task: i64,
     filter: &Filter,
     nth: u64,
@@ -218,7 +219,7 @@ enum Found {
 
 /// Looks for the event that passes `filter` as number `nth` in full blocks.
 async fn find_sealed(
-    reads: &PgPool,
+    reads: &Reads,
     task: i64,
     sealed: u64,
     filter: &Filter,

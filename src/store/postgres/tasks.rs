@@ -1,13 +1,13 @@
 //! The task port over SQL; writes go through the lanes.
 
 use async_trait::async_trait;
-use sqlx::PgPool;
 use tokio::sync::oneshot;
 
 use super::PostgresStore;
 use super::codes::{of_number, of_status, to_i64};
 use super::queue::Work;
 use super::rows::TaskRow;
+use super::session::Reads;
 use crate::domain::{ListQuery, NewTask, Task, TaskGrant, TaskId, TaskPage, TypePattern};
 use crate::store::{Created, StoreError, Tasks};
 
@@ -86,7 +86,7 @@ impl Tasks for PostgresStore {
 }
 
 async fn fetch_list(
-    reads: &PgPool,
+    reads: &Reads,
     query: &ListQuery,
     limit: i64,
 ) -> Result<Vec<TaskRow>, StoreError> {
@@ -128,7 +128,7 @@ fn like_pattern(pattern: &TypePattern) -> String {
 }
 
 /// Removes up to `limit` rows of a deleted task, at last the task itself.
-async fn purge_task(reads: &PgPool, task: i64, limit: usize) -> Result<usize, StoreError> {
+async fn purge_task(reads: &Reads, task: i64, limit: usize) -> Result<usize, StoreError> {
     let mut gone: u64 = 0;
     macro_rules! purge {
         ($file:literal) => {

@@ -1,9 +1,8 @@
 //! The append statement: a judged batch as arrays.
 
-use sqlx::PgConnection;
-
 use super::codes::{of_level, of_mode, of_number, of_status, to_i64};
 use super::plan::TaskPlan;
+use super::session::Session;
 use crate::domain::{EventDraft, SeriesMode, SeriesWrite};
 
 /// Which lane writes, and the number of the batch.
@@ -154,7 +153,7 @@ fn error_text(error: &crate::domain::TaskError) -> String {
 
 /// Sends the plans as one statement; they must be sorted by task number.
 pub(super) async fn send(
-    connection: &mut PgConnection,
+    connection: &mut Session,
     id: BatchId,
     plans: &[TaskPlan],
 ) -> Result<Sent, sqlx::Error> {
@@ -206,7 +205,7 @@ pub(super) async fn send(
 
 /// Reads what came of a batch whose reply was lost; `None` when nothing did.
 pub(super) async fn look_up(
-    connection: &mut PgConnection,
+    connection: &mut Session,
     id: BatchId,
 ) -> Result<Option<Vec<(i64, i64)>>, sqlx::Error> {
     let receipt = sqlx::query_file!("sql/lanes/receipt.sql", id.lane, id.batch)
