@@ -69,8 +69,7 @@ impl MemoryStore {
         let Some(number) = state.numbers.get(&append.task).copied() else {
             return Ok(Appended::NoSuchTask);
         };
-        let evicted = state.make_room(cost_bytes(&append.change), self.max_bytes, Some(number))?;
-        self.listener.committed(&evicted);
+        self.make_room(state, cost_bytes(&append.change), Some(number))?;
         let Some(record) = state.records.get_mut(&number) else {
             return Ok(Appended::NoSuchTask);
         };

@@ -93,24 +93,6 @@ impl State {
         Some(Commit { task: record.task_ref(), events: Vec::new(), deleted: true })
     }
 
-    /// Makes room for `needed` bytes; `spare` is the task it is for.
-    fn make_room(
-        &mut self,
-        needed: usize,
-        max_bytes: usize,
-        spare: Option<TaskNumber>,
-    ) -> Result<Vec<Commit>, StoreError> {
-        let mut evicted = Vec::new();
-        while self.bytes + needed > max_bytes {
-            let oldest = self.finished.iter().map(|(_, number)| *number);
-            let Some(number) = oldest.clone().find(|number| Some(*number) != spare) else {
-                return Err(StoreError::Full);
-            };
-            evicted.extend(self.remove(number));
-        }
-        Ok(evicted)
-    }
-
     fn note(&mut self, number: TaskNumber, from: u64, next_index: u64) {
         self.journal_sequence += 1;
         let sequence = self.journal_sequence;
@@ -128,6 +110,25 @@ impl MemoryStore {
         // nothing instead of another task.
         let state = State { last_number: u64::from(rand::random::<u32>()), ..State::default() };
         Self { state: Mutex::new(state), max_bytes, listener }
+    }
+
+    /// Makes room for `needed` bytes; `spare` is the task they are for.
+    ///
+    /// What has to go is gone for its readers as well, also when it was not
+    /// enough.
+    fn make_room(
+        &self,
+        state: &mut State,
+        needed: usize,
+        spare: Option<TaskNumber>,
+    ) -> Result<(), StoreError> {
+        while state.bytes + needed > self.max_bytes {
+            let mut finished = state.finished.iter().map(|(_, number)| *number);
+            let oldest = finished.find(|number| Some(*number) != spare);
+            let gone = state.remove(oldest.ok_or(StoreError::Full)?);
+            self.listener.committed(gone.as_slice());
+        }
+        Ok(())
     }
 }
 
@@ -151,7 +152,7 @@ impl Tasks for MemoryStore {
             updated_at_ms: now,
             completed_at_ms: None,
         };
-        let evicted = state.make_room(task.size_bytes(), self.max_bytes, None)?;
+        self.make_room(&mut state, task.size_bytes(), None)?;
         state.last_number = number.get();
         state.numbers.insert(task.spec.id.clone(), number);
         if let Some(deadline) = State::deadline_of(&task) {
@@ -162,7 +163,6 @@ impl Tasks for MemoryStore {
             Record { task: task.clone(), state: judged, log: Log::default(), last_timestamp_ms: 0 };
         state.bytes += record.size_bytes();
         state.records.insert(number, record);
-        self.listener.committed(&evicted);
         Ok(Created::New(Box::new(task)))
     }
 
@@ -216,5 +216,70 @@ impl Tasks for MemoryStore {
     async fn purge(&self, _limit: usize) -> Result<usize, StoreError> {
         // Deleting takes everything with it at once.
         Ok(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{Append, Change, EventDraft, Json, Level, Transition};
+    use crate::store::{Appended, Events as _};
+
+    /// Remembers which tasks were said to be gone.
+    #[derive(Default)]
+    struct Gone(Mutex<Vec<String>>);
+
+    impl CommitListener for Gone {
+        fn committed(&self, commits: &[Commit]) {
+            let deleted = commits.iter().filter(|commit| commit.deleted);
+            self.0.lock().extend(deleted.map(|commit| commit.task.id.to_string()));
+        }
+    }
+
+    async fn create(store: &MemoryStore, id: &str) {
+        let id = TaskId::parse(id).unwrap();
+        let (task_type, params, metadata, tags, ttl_seconds) = (None, None, None, None, None);
+        let spec = NewTask { id, task_type, params, metadata, tags, ttl_seconds };
+        assert!(matches!(store.create(spec).await, Ok(Created::New(_))));
+    }
+
+    async fn append(store: &MemoryStore, id: &str, change: Change) -> Result<Appended, StoreError> {
+        let task = TaskId::parse(id).unwrap();
+        store.append(Append { task, change, series_text_limit: u64::MAX }).await
+    }
+
+    fn event_of(bytes: usize) -> Change {
+        Change::Publish(vec![EventDraft {
+            event_type: "a".into(),
+            level: Level::Info,
+            data: Json::from_valid(&format!("\"{}\"", "x".repeat(bytes))),
+            series: None,
+        }])
+    }
+
+    #[tokio::test]
+    async fn the_oldest_finished_task_makes_room_and_unfinished_ones_never_do() {
+        let gone = Arc::new(Gone::default());
+        let store = MemoryStore::new(100_000, gone.clone());
+        for id in ["first", "second", "third"] {
+            create(&store, id).await;
+            append(&store, id, event_of(10_000)).await.unwrap();
+        }
+        for id in ["second", "first"] {
+            let end = Transition { to: TaskStatus::Cancelled, result: None, error: None };
+            append(&store, id, Change::Transition(end)).await.unwrap();
+            // In different milliseconds, so that their order is known.
+            let ended = now_ms();
+            while now_ms() == ended {
+                tokio::task::yield_now().await;
+            }
+        }
+        append(&store, "third", event_of(20_000)).await.unwrap();
+        assert_eq!(*gone.0.lock(), ["second"]);
+        let too_much = append(&store, "third", event_of(60_000)).await;
+        assert!(matches!(too_much, Err(StoreError::Full)));
+        assert_eq!(*gone.0.lock(), ["second", "first"], "who went is told of in any case");
+        let head = store.head(&TaskId::parse("third").unwrap()).await.unwrap().unwrap();
+        assert_eq!(head.next_index, 2, "a refused write leaves nothing behind");
     }
 }

@@ -158,3 +158,51 @@ impl LaneQueue {
         self.arrived.notify_one();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn job() -> (Job, oneshot::Receiver<Result<bool, StoreError>>) {
+        let (reply, answer) = oneshot::channel();
+        let id = TaskId::parse("t").unwrap();
+        (Job::new(Work::Delete { id, reply }, Instant::now() + Duration::from_secs(1)), answer)
+    }
+
+    #[tokio::test]
+    async fn a_full_lane_refuses_at_once_and_takes_again_when_there_is_room() {
+        let room_for_two = 2 * job().0.bytes;
+        let queue = LaneQueue::new(room_for_two);
+        queue.push(job().0).unwrap();
+        queue.push(job().0).unwrap();
+        assert!(matches!(queue.push(job().0), Err(StoreError::Overloaded)));
+        assert_eq!(queue.take().await.len(), 2);
+        queue.push(job().0).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_closed_lane_finishes_what_it_took_and_takes_no_more() {
+        let queue = LaneQueue::new(usize::MAX);
+        let (accepted, answer) = job();
+        queue.push(accepted).unwrap();
+        let served = queue.clone();
+        let lane = async move {
+            loop {
+                let jobs = served.take().await;
+                if jobs.is_empty() {
+                    return;
+                }
+                for job in jobs {
+                    if let Work::Delete { reply, .. } = job.work {
+                        reply.send(Ok(true)).unwrap();
+                    }
+                }
+            }
+        };
+        tokio::join!(lane, queue.close());
+        assert!(answer.await.unwrap().unwrap());
+        assert!(matches!(queue.push(job().0), Err(StoreError::Unavailable(_))));
+    }
+}
