@@ -63,6 +63,11 @@ CREATE TABLE taskcast.event (
     field text COLLATE "C",
     data text NOT NULL,
     PRIMARY KEY (task, index)
+) WITH (
+    -- Superseded events go in blocks; readers pass over their index entries
+    -- until they are vacuumed.
+    autovacuum_vacuum_scale_factor = 0.02,
+    autovacuum_vacuum_threshold = 5000
 );
 
 -- Deltas of accumulate series. A table of their own, so that a reader who

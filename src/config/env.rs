@@ -13,8 +13,7 @@ use std::path::Path;
 use figment::value::{Dict, Value};
 
 use super::document::{ADAPTER_ALIASES, typed};
-use super::error::{ConfigError, Source};
-use super::file::empty_mode;
+use super::error::{ConfigError, Source, empty_mode};
 use super::layer::Layer;
 
 /// What the names of our variables begin with.

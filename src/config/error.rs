@@ -79,3 +79,9 @@ impl fmt::Display for ConfigError {
 }
 
 impl std::error::Error for ConfigError {}
+
+/// Refuses an empty mode. Elsewhere empty means absent, but here the default
+/// lets everybody in, and nobody asks for that by leaving a value out.
+pub(super) fn empty_mode(source: Source) -> ConfigError {
+    ConfigError::key(source, "auth.mode", "the mode is empty; write `none` for no authentication")
+}

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 
 use super::document::{ADAPTER_ALIASES, NOT_SUPPORTED, typed};
 use super::env::Environment;
-use super::error::{ConfigError, Source};
+use super::error::{ConfigError, Source, empty_mode};
 use super::layer::{Layer, list};
 use super::placeholder::{Expanded, expand};
 
@@ -216,10 +216,4 @@ impl Refinement<'_> {
             other => !matches!(self.value(other, key, None), Ok(None)),
         }
     }
-}
-
-/// Refuses an empty mode. Elsewhere empty means absent, but here the default
-/// lets everybody in, and nobody asks for that by leaving a value out.
-pub(super) fn empty_mode(source: Source) -> ConfigError {
-    ConfigError::key(source, "auth.mode", "the mode is empty; write `none` for no authentication")
 }
