@@ -14,6 +14,7 @@ mod cluster;
 mod dev;
 mod faults;
 mod http;
+mod logging;
 mod migrate;
 mod pooler;
 mod resume;
