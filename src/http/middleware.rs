@@ -58,9 +58,10 @@ pub(super) async fn observe(request: Request, next: Next) -> Response {
             )
         };
     }
-    match status {
-        500.. => log!(error),
-        _ => log!(info),
+    if response.status().is_server_error() {
+        log!(error);
+    } else {
+        log!(info);
     }
     response.headers_mut().insert(REQUEST_ID, id);
     response

@@ -9,10 +9,10 @@
 
 mod connections;
 mod readiness;
+mod service;
 mod stall;
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::http::HeaderValue;
@@ -20,15 +20,13 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use self::connections::ConnectionOptions;
-use self::readiness::ServerReadiness;
+pub use self::service::{Service, ServiceOptions};
 use crate::config::{self, Config};
-use crate::dispatcher::{Dispatcher, DispatcherOptions, pump};
-use crate::engine::{Engine, Limits};
-use crate::http::{AppState, CorsOptions, CorsOrigins, StreamSettings};
-use crate::maintenance;
+use crate::dispatcher::DispatcherOptions;
+use crate::engine::Limits;
+use crate::http::{CorsOptions, CorsOrigins};
 use crate::store::postgres::PostgresOptions;
 use crate::store::{self, StorageOptions};
-use crate::supervisor::Supervisor;
 
 /// How long stopping may take in all.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
@@ -46,77 +44,41 @@ pub async fn run(
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let supervisor = Supervisor::new();
-    let dispatcher = Dispatcher::new(dispatcher_options(&config.sse));
+    let cors = cors(&config.cors)?;
     let storage = storage_options(&config);
-    let opened = store::open(storage, dispatcher.clone(), &supervisor)
-        .await
-        .context("the store could not be opened")?;
-    dispatcher.attach(opened.store.clone(), opened.bus.clone());
-    let engine = Engine::new(opened.store.clone(), limits(&config.limits));
-    start_loops(&supervisor, &dispatcher, &opened, &engine);
-
-    let draining = CancellationToken::new();
-    let app = AppState {
-        engine,
-        dispatcher: dispatcher.clone(),
-        readiness: Arc::new(ServerReadiness::new(
-            opened.store.clone(),
-            dispatcher,
-            supervisor.clone(),
-            draining.clone(),
-            config.storage.direct_url().is_some(),
-        )),
-        streams: StreamSettings {
-            keep_alive: milliseconds(config.sse.keep_alive_ms),
-            drain_window: milliseconds(config.sse.drain_ms),
-            draining: draining.clone(),
-        },
-        started: Instant::now(),
-    };
-    let router = crate::http::router(app, &cors(&config.cors)?);
+    let service = Service::start(service_options(&config), async |listener, supervisor| {
+        store::open(storage, listener, &supervisor).await
+    })
+    .await
+    .context("the store could not be opened")?;
     let options = ConnectionOptions { stall_timeout: milliseconds(config.sse.stall_timeout_ms) };
-
     let stop_by = async {
         shutdown.cancelled().await;
         tracing::info!("stopping");
-        draining.cancel();
+        service.drain();
         tokio::time::Instant::now() + STOP_WITHIN - FINISH_WITHIN
     };
-    connections::serve(listener, router, options, stop_by).await;
-    // Past its time a write is as if the process had died: safe, but unanswered.
-    if tokio::time::timeout(FINISH_WITHIN, (opened.closer)()).await.is_err() {
-        tracing::warn!("stopped before every write was finished");
-    }
-    supervisor.stop().await;
+    connections::serve(listener, service.router(&cors), options, stop_by).await;
+    service.stop(FINISH_WITHIN).await;
     tracing::info!("stopped");
     Ok(())
-}
-
-fn start_loops(
-    supervisor: &Supervisor,
-    dispatcher: &Arc<Dispatcher>,
-    opened: &store::Opened,
-    engine: &Engine,
-) {
-    let (pumped, poll) = (dispatcher.clone(), opened.poll_interval);
-    supervisor.run("pump", move || pump::run(pumped.clone(), poll));
-    let (store, writer) = (opened.store.clone(), engine.clone());
-    supervisor
-        .run("deadlines", move || maintenance::enforce_deadlines(store.clone(), writer.clone()));
-    let store = opened.store.clone();
-    supervisor.run("purge", move || maintenance::purge(store.clone()));
 }
 
 fn milliseconds(number: usize) -> Duration {
     Duration::from_millis(number as u64)
 }
 
-fn dispatcher_options(sse: &config::Sse) -> DispatcherOptions {
-    DispatcherOptions {
-        ring_events: sse.ring_events,
-        ring_bytes: sse.ring_bytes,
-        feed_bytes: sse.global_backlog_bytes,
+fn service_options(config: &Config) -> ServiceOptions {
+    let sse = &config.sse;
+    ServiceOptions {
+        limits: limits(&config.limits),
+        dispatcher: DispatcherOptions {
+            ring_events: sse.ring_events,
+            ring_bytes: sse.ring_bytes,
+            feed_bytes: sse.global_backlog_bytes,
+        },
+        keep_alive: milliseconds(sse.keep_alive_ms),
+        drain_window: milliseconds(sse.drain_ms),
     }
 }
 

@@ -21,21 +21,22 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Looks at the store and the bus of a server.
 pub(super) struct ServerReadiness {
     store: Arc<dyn Store>,
+    /// What kind of store it is.
+    provider: &'static str,
     dispatcher: Arc<Dispatcher>,
     supervisor: Supervisor,
     draining: CancellationToken,
-    has_database: bool,
 }
 
 impl ServerReadiness {
     pub(super) fn new(
         store: Arc<dyn Store>,
+        provider: &'static str,
         dispatcher: Arc<Dispatcher>,
         supervisor: Supervisor,
         draining: CancellationToken,
-        has_database: bool,
     ) -> Self {
-        Self { store, dispatcher, supervisor, draining, has_database }
+        Self { store, provider, dispatcher, supervisor, draining }
     }
 
     /// Asks the store for nothing, through its own tables.
@@ -59,21 +60,23 @@ impl ServerReadiness {
 impl Readiness for ServerReadiness {
     async fn check(&self) -> ReadinessReport {
         let is_draining = self.draining.is_cancelled();
-        if !self.has_database {
-            let memory = Adapter { provider: "memory", is_ok: true };
+        let health = self.dispatcher.bus_health();
+        if health == BusHealth::Local {
+            // Nothing outside of this process is needed.
+            let own = Adapter { provider: self.provider, is_ok: true };
             return ReadinessReport {
                 is_draining,
                 dependencies: Vec::new(),
-                broadcast: memory,
-                short_term_store: memory,
+                broadcast: own,
+                short_term_store: own,
                 listener: None,
             };
         }
         let answer = self.ask().await;
-        let listens = self.dispatcher.bus_health() == BusHealth::Healthy;
+        let listens = health == BusHealth::Healthy;
         let state = |is_ok, otherwise| if is_ok { DependencyState::Healthy } else { otherwise };
         let is_there = !matches!(answer, Err(StoreError::Unavailable(_)));
-        let postgres = Adapter { provider: "postgres", is_ok: answer.is_ok() };
+        let store = Adapter { provider: self.provider, is_ok: answer.is_ok() };
         ReadinessReport {
             is_draining,
             dependencies: vec![
@@ -87,8 +90,8 @@ impl Readiness for ServerReadiness {
                 // Without wakes readers are fed by the poll, only later.
                 Dependency { name: "listener", state: state(listens, DependencyState::Degraded) },
             ],
-            broadcast: postgres,
-            short_term_store: postgres,
+            broadcast: store,
+            short_term_store: store,
             listener: Some(ListenerReport { listens, restarts: self.dispatcher.bus_restarts() }),
         }
     }

@@ -30,6 +30,8 @@ pub enum OpenError {
 
 /// An open store with the bus that belongs to it.
 pub struct Opened {
+    /// What kind of store it is, in one word: `memory`, `postgres`.
+    pub provider: &'static str,
     /// The store.
     pub store: Arc<dyn Store>,
     /// The bus.
@@ -54,6 +56,7 @@ pub async fn open(
 ) -> Result<Opened, OpenError> {
     match options {
         StorageOptions::Memory { max_bytes } => Ok(Opened {
+            provider: "memory",
             store: Arc::new(MemoryStore::new(max_bytes, listener)),
             bus: Arc::new(LocalBus::default()),
             poll_interval: Duration::from_secs(1),

@@ -12,6 +12,7 @@ mod bounded;
 mod cli;
 mod cluster;
 mod dev;
+mod embedding;
 mod faults;
 mod http;
 mod logging;

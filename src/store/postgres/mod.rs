@@ -289,6 +289,7 @@ pub(super) async fn open(
         write_timeout: options.write_timeout,
     };
     Ok(Opened {
+        provider: "postgres",
         store: Arc::new(store),
         bus,
         poll_interval: Duration::from_secs(1),
