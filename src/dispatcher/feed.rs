@@ -8,9 +8,11 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
+use tokio::time::sleep;
 
 use super::{Dispatcher, Slot};
 use crate::domain::{Event, Filter, TaskNumber};
@@ -23,6 +25,9 @@ const EVENTS_PER_READ: usize = 2048;
 
 /// Bytes read for one journal entry at a time.
 const BYTES_PER_READ: usize = 1 << 20;
+
+/// Time for readers to take a quarter of what is kept, within a burst.
+const BURST_PAUSE: Duration = Duration::from_millis(2);
 
 /// A reader of all tasks was cut off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -134,22 +139,33 @@ impl Feed {
             journal.entries.iter().filter(|entry| entry.from < entry.next_index).copied().collect();
         let mut found = self.take_recent(&entries);
         self.read_others(store, &entries, &mut found).await?;
-        let mut state = self.state.lock();
-        state.start = None;
+        self.state.lock().start = None;
+        let mut unseen_bytes = 0;
         for entry in entries {
             for event in found.remove(&(entry.number, entry.from)).unwrap_or_default() {
-                state.bytes += event.size_bytes();
-                state.ring.push_back(Queued { slot: Slot::new(event), entry });
+                unseen_bytes += event.size_bytes();
+                self.push_one(event, entry);
+                if unseen_bytes >= self.max_bytes / 4 {
+                    // A burst shall not push out what nobody had a chance to take.
+                    self.moved.send_replace(());
+                    sleep(BURST_PAUSE).await;
+                    unseen_bytes = 0;
+                }
             }
         }
+        self.moved.send_replace(());
+        Ok(())
+    }
+
+    fn push_one(&self, event: Arc<Event>, entry: JournalEntry) {
+        let mut state = self.state.lock();
+        state.bytes += event.size_bytes();
+        state.ring.push_back(Queued { slot: Slot::new(event), entry });
         while state.bytes > self.max_bytes {
             let Some(oldest) = state.ring.pop_front() else { break };
             state.bytes -= oldest.slot.event.size_bytes();
             state.first += 1;
         }
-        drop(state);
-        self.moved.send_replace(());
-        Ok(())
     }
 
     fn take_recent(&self, entries: &[JournalEntry]) -> HashMap<(TaskNumber, u64), Vec<Arc<Event>>> {

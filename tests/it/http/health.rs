@@ -77,8 +77,9 @@ async fn a_server_that_shuts_down_is_not_ready(backend: Backend) {
     let mut stream = server.stream(&id, "").await;
     server.terminate();
     let unready = until("the server is not ready", || async {
+        // It hangs up on idle connections, so a request may meet its end.
         let request = server.request(reqwest::Method::GET, "/health/ready");
-        let reply = server.try_send(request).await.expect("a draining server still answers");
+        let reply = server.try_send(request).await.ok()?;
         (reply.status != 200).then_some(reply)
     })
     .await;
