@@ -110,7 +110,10 @@ impl PostgresOptions {
             // statements, none of the parameters poolers refuse.
             return Ok(options.statement_cache_capacity(0).extra_float_digits(None));
         }
-        Ok(options.options([("jit", "off"), ("statement_timeout", "30s")]))
+        // Every statement has an index to go by. While a table is small the
+        // planner would rather read all of it, for each row of another.
+        let settings = [("jit", "off"), ("statement_timeout", "30s"), ("enable_seqscan", "off")];
+        Ok(options.options(settings))
     }
 
     fn connect_lane(&self) -> Result<PgConnectOptions, ConnectError> {
@@ -121,7 +124,6 @@ impl PostgresOptions {
         // The append is planned once: batches differ in size, not in plan.
         Ok(options.options([
             ("plan_cache_mode", "force_generic_plan"),
-            ("enable_seqscan", "off"),
             ("enable_mergejoin", "off"),
             ("random_page_cost", "1.1"),
             ("lock_timeout", "1s"),
