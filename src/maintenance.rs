@@ -1,17 +1,21 @@
-//! Periodic duties: deadlines, and purging what deleted tasks left behind.
+//! Periodic duties: deadlines, cleanup rules, and what is kept for a time only.
 //!
-//! Every instance does them; the store decides who wins. A timeout is a
-//! transition like any other, so of several instances (and of a backend that
+//! Every instance ends overdue tasks; the store decides who wins. A timeout is
+//! a transition like any other, so of several instances (and of a backend that
 //! finishes the task at that moment) one gets it and the others are refused.
+//! Cleanup rules are carried out by one instance at a time, which holds a
+//! lease. Everything goes in small bites with pauses, so that appends get
+//! their turn.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::domain::{TaskStatus, Transition};
-use crate::engine::{Engine, TransitionError};
-use crate::store::Store;
+use crate::domain::{CleanupRules, TaskStatus, Transition};
+use crate::engine::{Engine, TransitionError, WriteContext};
+use crate::metrics::Metrics;
+use crate::store::{Cleaned, Store, StoreError};
 
 /// How often overdue tasks are looked for: well within the promised 2 s.
 const DEADLINE_INTERVAL: Duration = Duration::from_millis(500);
@@ -26,11 +30,28 @@ const PURGE_INTERVAL: Duration = Duration::from_secs(2);
 const PURGE_BATCH: usize = 2_000;
 const PURGE_PAUSE: Duration = Duration::from_millis(50);
 
+/// Finished tasks looked at, and rows removed, in one bite of cleanup.
+const SWEEP_BATCH: usize = 500;
+const CLEANUP_BATCH: usize = 2_000;
+const CLEANUP_PAUSE: Duration = Duration::from_millis(20);
+
+/// How long the right to clean up lasts without being renewed, in
+/// milliseconds: short, because rules act within ten seconds of falling due,
+/// also when the instance that has it dies.
+const CLEANUP_LEASE_MS: u64 = 5_000;
+
+/// How often keys and deliveries are looked through for those that are old.
+const PRUNE_INTERVAL: Duration = Duration::from_mins(1);
+
 /// Ends tasks whose deadline has passed, oldest first, for ever.
-pub(crate) async fn enforce_deadlines(store: Arc<dyn Store>, engine: Engine) {
+pub(crate) async fn enforce_deadlines(
+    store: Arc<dyn Store>,
+    engine: Engine,
+    metrics: Arc<Metrics>,
+) {
     loop {
         let next = Instant::now() + DEADLINE_INTERVAL;
-        match end_overdue(&*store, &engine).await {
+        match end_overdue(&*store, &engine, &metrics).await {
             // As many as asked for: there may be more.
             Ok(DEADLINE_BATCH) => {}
             Ok(_) => sleep_until(next).await,
@@ -45,16 +66,20 @@ pub(crate) async fn enforce_deadlines(store: Arc<dyn Store>, engine: Engine) {
 async fn end_overdue(
     store: &dyn Store,
     engine: &Engine,
-) -> Result<usize, crate::store::StoreError> {
+    metrics: &Metrics,
+) -> Result<usize, StoreError> {
     let overdue = store.overdue(DEADLINE_BATCH).await?;
     let count = overdue.len();
     let timeouts = overdue.into_iter().map(|id| async move {
         let timeout = Transition { to: TaskStatus::Timeout, result: None, error: None };
-        match engine.transition(&id, timeout).await {
-            Ok(_) => tracing::debug!(task.id = %id, "task timed out"),
+        match engine.transition(&id, timeout, WriteContext::default()).await {
+            Ok(_) => {
+                metrics.deadline_enforced();
+                tracing::debug!(task.id = %id, "task timed out");
+            }
             // It ended, or another instance was first.
             Err(TransitionError::Illegal { .. } | TransitionError::NoSuchTask) => {}
-            Err(TransitionError::Store(error)) => {
+            Err(error) => {
                 tracing::debug!(task.id = %id, %error, "could not time a task out");
             }
         }
@@ -73,6 +98,66 @@ pub(crate) async fn purge(store: Arc<dyn Store>) {
             Err(error) => {
                 tracing::debug!(%error, "could not purge deleted tasks");
                 sleep(PURGE_INTERVAL).await;
+            }
+        }
+    }
+}
+
+/// Carries cleanup rules out, for ever.
+pub(crate) async fn clean_up(
+    store: Arc<dyn Store>,
+    rules: Arc<CleanupRules>,
+    interval: Duration,
+    metrics: Arc<Metrics>,
+) {
+    let holder = rand::random();
+    loop {
+        let next = Instant::now() + interval;
+        match lead(&*store, &rules, holder, &metrics).await {
+            Ok(cleaned) if cleaned.more => sleep(CLEANUP_PAUSE).await,
+            Ok(_) => sleep_until(next).await,
+            Err(error) => {
+                metrics.cleanup_failed();
+                tracing::debug!(%error, "could not clean up");
+                sleep_until(next).await;
+            }
+        }
+    }
+}
+
+/// Takes one bite, if it is this instance's turn.
+async fn lead(
+    store: &dyn Store,
+    rules: &CleanupRules,
+    holder: u64,
+    metrics: &Metrics,
+) -> Result<Cleaned, StoreError> {
+    if !store.lead_cleanup(holder, CLEANUP_LEASE_MS).await? {
+        return Ok(Cleaned::default());
+    }
+    let swept = store.schedule_cleanup(rules, SWEEP_BATCH).await?;
+    let mut cleaned = store.clean(rules, CLEANUP_BATCH).await?;
+    metrics.cleaned(cleaned.tasks, cleaned.events);
+    cleaned.more |= swept == SWEEP_BATCH;
+    if cleaned.tasks > 0 || cleaned.events > 0 {
+        tracing::debug!(tasks = cleaned.tasks, events = cleaned.events, "cleaned up");
+    }
+    Ok(cleaned)
+}
+
+/// Forgets idempotency keys and ended deliveries that are old, for ever.
+pub(crate) async fn prune(store: Arc<dyn Store>) {
+    loop {
+        let gone = async {
+            let keys = store.prune_keys(PURGE_BATCH).await?;
+            Ok::<_, StoreError>(keys.max(store.prune_deliveries(PURGE_BATCH).await?))
+        };
+        match gone.await {
+            Ok(PURGE_BATCH..) => sleep(PURGE_PAUSE).await,
+            Ok(_) => sleep(PRUNE_INTERVAL).await,
+            Err(error) => {
+                tracing::debug!(%error, "could not prune keys and deliveries");
+                sleep(PRUNE_INTERVAL).await;
             }
         }
     }

@@ -11,6 +11,8 @@ use futures_util::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::hooks::{ErrorPlace, HookSet, Hooks as _, UnhandledError};
+
 /// Pause before a loop that panicked starts anew.
 const RESTART_PAUSE: Duration = Duration::from_millis(200);
 
@@ -19,12 +21,18 @@ const RESTART_PAUSE: Duration = Duration::from_millis(200);
 pub struct Supervisor {
     stop: CancellationToken,
     loops: TaskTracker,
+    hooks: HookSet,
 }
 
 impl Supervisor {
     /// Makes a supervisor without loops.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Makes a supervisor without loops that tells `hooks` of panics.
+    pub fn observed(hooks: HookSet) -> Self {
+        Self { hooks, ..Self::default() }
     }
 
     /// Returns the token that is cancelled when loops shall end.
@@ -38,18 +46,17 @@ impl Supervisor {
         F: Fn() -> L + Send + 'static,
         L: Future<Output = ()> + Send + 'static,
     {
-        let stop = self.stop.clone();
+        let (stop, hooks) = (self.stop.clone(), self.hooks.clone());
         self.loops.spawn(async move {
             loop {
                 let outcome = std::panic::AssertUnwindSafe(start()).catch_unwind();
-                let panicked = tokio::select! {
-                    outcome = outcome => outcome.is_err(),
+                let panic = tokio::select! {
+                    outcome = outcome => outcome.err(),
                     () = stop.cancelled() => return,
                 };
-                if !panicked {
-                    return;
-                }
+                let Some(panic) = panic else { return };
                 tracing::error!(loop.name = name, "background loop panicked, starting it anew");
+                hooks.unhandled_error(&UnhandledError::of_panic(ErrorPlace::Loop(name), &*panic));
                 tokio::time::sleep(RESTART_PAUSE).await;
             }
         });

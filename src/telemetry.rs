@@ -29,17 +29,20 @@ pub fn init(level: LogLevel) {
 }
 
 /// Lets our lines through from the level on, and everybody else's from
-/// warnings on at most.
+/// warnings on at most, `trace` apart.
 fn filter(level: LogLevel) -> Targets {
     let ours = match level {
+        LogLevel::Trace => LevelFilter::TRACE,
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Info => LevelFilter::INFO,
         LogLevel::Warn => LevelFilter::WARN,
         LogLevel::Error => LevelFilter::ERROR,
     };
-    Targets::new()
-        .with_default(ours.min(LevelFilter::WARN))
-        .with_target(env!("CARGO_CRATE_NAME"), ours)
+    let others = match level {
+        LogLevel::Trace => ours,
+        _ => ours.min(LevelFilter::WARN),
+    };
+    Targets::new().with_default(others).with_target(env!("CARGO_CRATE_NAME"), ours)
 }
 
 #[cfg(test)]

@@ -22,19 +22,22 @@
 //! held to [`MAX_RATIO`] against its control as well.
 #![expect(clippy::print_stdout, reason = "the tables are what this program is for")]
 
+#[path = "../support/rig.rs"]
 mod rig;
 mod rows;
 
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use clap::Parser;
 use taskcast::domain::{
-    Append, BLOCK_LEN, Change, EventDraft, FAN_OUT, Json, Level, NewTask, SeriesMode, SeriesTag,
-    TaskId, TaskStatus, Transition,
+    Append, AppendRules, BLOCK_LEN, Change, EventDraft, FAN_OUT, Json, Level, NewTask, SeriesMode,
+    SeriesTag, TaskId, TaskStatus, Transition,
 };
 use taskcast::engine::Limits;
+use taskcast::local_postgres::Durability;
 use taskcast::store::{Appended, Created, StorageOptions, Store, TaskRef};
 
 use crate::rig::{Database, Instance};
@@ -89,7 +92,8 @@ fn name_of(mode: Option<SeriesMode>) -> &'static str {
 #[tokio::main(worker_threads = 2)]
 async fn main() -> anyhow::Result<ExitCode> {
     let options = Options::parse();
-    let database = Database::prepare(options.postgres_url.as_deref()).await?;
+    let database =
+        Database::prepare(options.postgres_url.as_deref(), Durability::Disposable).await?;
     // The private server is stopped and removed however the run ends.
     let outcome = tokio::select! {
         outcome = run(options.events, &database) => outcome,
@@ -245,15 +249,10 @@ struct Writer<'a> {
 
 impl<'a> Writer<'a> {
     async fn create(store: &'a dyn Store, mode: Option<SeriesMode>) -> anyhow::Result<Self> {
-        let task = NewTask {
-            id: TaskId::from_parts(0, rand::random()),
-            task_type: None,
-            params: None,
-            metadata: None,
-            tags: None,
-            ttl_seconds: None,
+        let task = NewTask::new(TaskId::from_parts(0, rand::random()));
+        let Created::New(task) = store.create(task, None).await? else {
+            bail!("an id was made twice")
         };
-        let Created::New(task) = store.create(task).await? else { bail!("an id was made twice") };
         let task = TaskRef { id: task.spec.id, number: task.number };
         let writer = Self { store, mode, task, published: 0 };
         let start = Transition { to: TaskStatus::Running, result: None, error: None };
@@ -273,7 +272,8 @@ impl<'a> Writer<'a> {
 
     async fn append(&self, change: Change) -> anyhow::Result<()> {
         let series_text_limit = Limits::default().series_text_bytes;
-        let append = Append { task: self.task.id.clone(), change, series_text_limit };
+        let rules = Arc::new(AppendRules { series_text_limit, ..AppendRules::default() });
+        let append = Append { task: self.task.id.clone(), change, rules, guard: None, key: None };
         let appended = self.store.append(append).await?;
         ensure!(matches!(appended, Appended::Events(_)), "an append came to {appended:?}");
         Ok(())

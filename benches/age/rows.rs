@@ -102,6 +102,7 @@ pub(crate) async fn late_join(
         cursor: Cursor::default(),
         limit: None,
         accumulated: false,
+        guard: None,
     };
     let (entries, next_index, tables) = count(database, request).await?;
     ensure!(entries.len() == 2, "a late reader got {} events", entries.len());
@@ -138,6 +139,7 @@ pub(crate) async fn filtered_resume(
         cursor: Cursor::default(),
         limit: None,
         accumulated: false,
+        guard: None,
     };
     let (entries, next_index, tables) = count(database, request).await?;
     let left = if mode == Some(SeriesMode::Latest) { 1 } else { MISSED };

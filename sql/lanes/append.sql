@@ -1,4 +1,6 @@
 -- Carries out one batch of judged writes: everything a task gains, or nothing.
+-- For batches that owe webhooks nothing and have no keys. It is what
+-- append_with_debts.sql is without its marked parts; a test compares them.
 WITH
 -- One row per task, sorted by task: how the lane saw its head, and how the
 -- head shall be.
@@ -20,7 +22,11 @@ locked AS MATERIALIZED (
         t.status,
         t.has_transition,
         greatest(h.last_at, (extract(epoch FROM clock_timestamp()) * 1000)::bigint) AS at
-    FROM (SELECT * FROM target ORDER BY position) t
+    FROM (
+        SELECT *
+        FROM target
+        ORDER BY position
+    ) t
     CROSS JOIN LATERAL (
         SELECT head.task, head.last_at
         FROM taskcast.head

@@ -5,7 +5,7 @@ target AS MATERIALIZED (
     FROM taskcast.head h
     WHERE h.status <> 9
         AND h.task IN (
-            SELECT t.number FROM taskcast.task t WHERE t.id = ANY ($3::text[]) AND t.deleted_at IS NULL
+            SELECT t.number FROM taskcast.task t WHERE t.number = ANY ($3::bigint[]) AND t.deleted_at IS NULL
         )
     -- Key order, like every other writer.
     ORDER BY h.task

@@ -3,6 +3,9 @@
 SELECT
     t.id AS "id!",
     t.number AS "number!",
+    t.type AS task_type,
+    t.auth_config,
+    t.webhooks,
     h.status AS "status!",
     h.next_index AS "next_index!",
     s.id AS "series_id?",

@@ -23,6 +23,10 @@ superseded AS (
                 SELECT s.index FROM taskcast.survivor s WHERE s.task = $1 AND s.series = ANY ($8::text[])
             )
         )
+        -- What is still to be sent stays; no reader sees it.
+        AND NOT EXISTS (
+            SELECT FROM taskcast.delivery d WHERE d.task = e.task AND d.index = e.index AND d.state = 0
+        )
 ),
 survivors AS (
     INSERT INTO taskcast.survivor AS s (task, series, index)

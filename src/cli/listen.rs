@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{AuthMode, Config, Storage};
+use crate::config::{AuthSettings, Config, Storage};
 
 /// Opens the socket of a configuration.
 pub(super) async fn bind(config: &Config) -> anyhow::Result<TcpListener> {
@@ -81,10 +81,10 @@ pub(super) fn announce(config: &Config, address: SocketAddr, database: &str) {
         ),
     }
     match config.auth {
-        AuthMode::None if !address.ip().is_loopback() => tracing::warn!(
+        AuthSettings::None if !address.ip().is_loopback() => tracing::warn!(
             %address,
             "authentication is off: whoever reaches {address} may read and change every task"
         ),
-        AuthMode::None => {}
+        AuthSettings::None | AuthSettings::Jwt(_) | AuthSettings::Custom(_) => {}
     }
 }

@@ -4,10 +4,12 @@
 //! Exit status 0 is success, 1 failure, 2 wrong usage. Lines for a person go to
 //! standard output, logs to standard error.
 
+mod config;
 mod dev;
 mod listen;
 mod migrate;
 mod serve;
+mod token;
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -40,10 +42,14 @@ enum Command {
     /// Serve on this machine for trying things out: finds or makes a Postgres,
     /// migrates it, and prints requests to try.
     Dev(dev::Arguments),
+    /// Check, show or explain the configuration, without starting anything.
+    Config(config::Arguments),
+    /// Make and check tokens for mode `jwt`.
+    Token(token::Arguments),
 }
 
 /// Options of every command.
-#[derive(Args)]
+#[derive(Args, Default)]
 struct CommonArguments {
     /// Configuration file (.yaml, .yml, .json or .toml). Without it, the
     /// first taskcast.config.* of the working directory is read.
@@ -56,6 +62,13 @@ struct CommonArguments {
     /// Other users of the machine can see it; `TASKCAST_POSTGRES_URL` is hidden.
     #[arg(long, value_name = "URL")]
     postgres_url: Option<String>,
+}
+
+impl From<Option<PathBuf>> for CommonArguments {
+    /// Makes those of a command that needs no more than the file.
+    fn from(config: Option<PathBuf>) -> Self {
+        Self { config, ..Self::default() }
+    }
 }
 
 impl std::fmt::Debug for CommonArguments {
@@ -98,6 +111,8 @@ pub async fn run(cli: Cli, environment: Environment) -> anyhow::Result<()> {
     match cli.command {
         Some(Command::Migrate(arguments)) => migrate::run(arguments, environment).await,
         Some(Command::Dev(arguments)) => dev::run(arguments, environment).await,
+        Some(Command::Config(arguments)) => config::run(arguments, environment),
+        Some(Command::Token(arguments)) => token::run(arguments, environment),
         Some(Command::Serve(arguments)) => serve::run(arguments, environment).await,
         None => serve::run(cli.serve, environment).await,
     }
@@ -110,14 +125,7 @@ fn load(
     listen: Option<ListenArguments>,
     environment: Environment,
 ) -> anyhow::Result<Config> {
-    let (port, host) = listen.map_or((None, None), |listen| (listen.port, listen.host));
-    let config = Config::load(&LoadOptions {
-        purpose,
-        flags: Flags { port, host, log_level: common.log_level, postgres_url: common.postgres_url },
-        file: common.config,
-        environment,
-        directory: std::env::current_dir().context("cannot find the working directory")?,
-    })?;
+    let config = read(purpose, common, listen, environment)?;
     telemetry::init(config.log_level);
     for warning in &config.warnings {
         tracing::warn!("{warning}");
@@ -125,12 +133,35 @@ fn load(
     Ok(config)
 }
 
+/// Loads the configuration and does nothing else.
+fn read(
+    purpose: Purpose,
+    common: CommonArguments,
+    listen: Option<ListenArguments>,
+    environment: Environment,
+) -> anyhow::Result<Config> {
+    let (port, host) = listen.map_or((None, None), |listen| (listen.port, listen.host));
+    Ok(Config::load(&LoadOptions {
+        purpose,
+        flags: Flags { port, host, log_level: common.log_level, postgres_url: common.postgres_url },
+        file: common.config,
+        environment,
+        directory: std::env::current_dir().context("cannot find the working directory")?,
+    })?)
+}
+
 /// Prints lines for a person.
 fn print(text: &str) -> io::Result<()> {
     let mut output = io::stdout().lock();
-    output.write_all(text.as_bytes())?;
-    output.write_all(b"\n")?;
-    output.flush()
+    let printed = output
+        .write_all(text.as_bytes())
+        .and_then(|()| output.write_all(b"\n"))
+        .and_then(|()| output.flush());
+    match printed {
+        // A reader that has seen enough, such as `head`, is no failure.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        printed => printed,
+    }
 }
 
 #[cfg(test)]
@@ -167,6 +198,8 @@ mod tests {
             "taskcast -p 1 serve",
             "taskcast --log-level loud",
             "taskcast migrate --dry-run --check",
+            "taskcast config",
+            "taskcast config show --josn",
         ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
         }

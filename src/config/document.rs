@@ -1,33 +1,31 @@
-//! The configuration as it is written: the keys of a file, before anything is
-//! decided from them.
+//! The configuration as it is written: what the keys of a file are read into,
+//! before anything is decided from them, and the default of each.
 //!
-//! The serialised default document is the one list of known keys. Environment
-//! variables, unknown-key checks and the typing of text are all derived from
-//! it, so a key added here is known everywhere.
+//! By the time values get here they were checked against the table of keys, so
+//! the sections are plain.
 
-use std::fmt;
+use figment::value::Value;
+use serde::{Deserialize, Serialize};
 
-use figment::value::{Dict, Value};
-use serde::de::{self, Deserializer, SeqAccess, Visitor};
-use serde::{Deserialize, Serialize, Serializer};
-
+use super::auth::AuthSection;
+use super::cleanup::{CleanupSection, RuleSection};
 use super::error::{ConfigError, Source};
-use super::sections::{CorsOrigins, Limits, LogLevel, MemorySettings, PostgresSettings, Sse};
+use super::secret::Secret;
+use super::sections::{
+    CorsOrigins, Limits, LogLevel, MemorySettings, MetricsSettings, PostgresSettings, Sse,
+};
+use super::sentry::SentrySection;
+use super::webhook::{EndpointSection, WebhookSection};
 
 /// The port when nobody gives one.
 const DEFAULT_PORT: u16 = 3721;
-
-/// Keys that a later version will understand. They refuse to start rather than
-/// be ignored, because each of them promises something.
-pub(super) const NOT_SUPPORTED: [&str; 6] =
-    ["auth.custom", "auth.jwt", "cleanup", "redis", "sentry", "webhook"];
 
 /// Accepted spellings of a key within `adapters`, with what they stand for.
 pub(super) const ADAPTER_ALIASES: [(&str, &str); 2] =
     [("shortTermStore", "shortTerm"), ("longTermStore", "longTerm")];
 
 /// The root of the configuration.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(super) struct Document {
     pub(super) port: u16,
@@ -37,9 +35,13 @@ pub(super) struct Document {
     pub(super) adapters: AdaptersSection,
     pub(super) cors: CorsSection,
     pub(super) limits: Limits,
+    pub(super) metrics: MetricsSection,
     pub(super) sse: Sse,
     pub(super) postgres: PostgresSection,
     pub(super) memory: MemorySettings,
+    pub(super) webhook: WebhookSection,
+    pub(super) cleanup: CleanupSection,
+    pub(super) sentry: SentrySection,
 }
 
 impl Default for Document {
@@ -52,28 +54,29 @@ impl Default for Document {
             adapters: AdaptersSection::default(),
             cors: CorsSection::default(),
             limits: Limits::default(),
+            metrics: MetricsSection::default(),
             sse: Sse::default(),
             postgres: PostgresSection::default(),
             memory: MemorySettings::default(),
+            webhook: WebhookSection::default(),
+            cleanup: CleanupSection::default(),
+            sentry: SentrySection::default(),
         }
     }
 }
 
-/// `auth`: the mode only, for now.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub(super) struct AuthSection {
-    pub(super) mode: String,
-}
-
-impl Default for AuthSection {
-    fn default() -> Self {
-        Self { mode: "none".to_owned() }
-    }
+/// Returns the defaults with one element in every list of sections, so that
+/// the keys of elements and their defaults are there too.
+pub(super) fn written_out() -> Result<Value, ConfigError> {
+    let mut document = Document::default();
+    document.webhook.endpoints.push(EndpointSection::default());
+    document.cleanup.rules.push(RuleSection::default());
+    Value::serialize(document)
+        .map_err(|error| ConfigError::whole(Source::Default, error.to_string()))
 }
 
 /// `adapters`: what stores tasks and carries wake-ups.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(super) struct AdaptersSection {
     pub(super) broadcast: AdapterSection,
@@ -82,7 +85,7 @@ pub(super) struct AdaptersSection {
 }
 
 /// One entry of `adapters`.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(super) struct AdapterSection {
     pub(super) provider: Option<String>,
@@ -90,14 +93,47 @@ pub(super) struct AdapterSection {
 }
 
 /// `cors`.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(super) struct CorsSection {
-    pub(super) origins: CorsOrigins,
+    origins: OneOrMany,
+}
+
+impl CorsSection {
+    pub(super) fn settings(self) -> CorsOrigins {
+        let origins = self.origins.into_vec();
+        if origins.iter().any(|origin| origin == "*") {
+            CorsOrigins::Any
+        } else if origins.is_empty() {
+            CorsOrigins::Off
+        } else {
+            CorsOrigins::List(origins)
+        }
+    }
+}
+
+/// `metrics`.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(super) struct MetricsSection {
+    enabled: bool,
+    token: Option<String>,
+}
+
+impl Default for MetricsSection {
+    fn default() -> Self {
+        Self { enabled: true, token: None }
+    }
+}
+
+impl MetricsSection {
+    pub(super) fn settings(self) -> MetricsSettings {
+        MetricsSettings { enabled: self.enabled, token: self.token.map(Secret::new) }
+    }
 }
 
 /// `postgres`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(super) struct PostgresSection {
     pub(super) url: Option<String>,
@@ -137,126 +173,44 @@ impl Default for PostgresSection {
     }
 }
 
-impl Serialize for CorsOrigins {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+/// A value that may be written alone or as a list.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+pub(super) enum OneOrMany {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl Default for OneOrMany {
+    fn default() -> Self {
+        Self::Many(Vec::new())
+    }
+}
+
+impl OneOrMany {
+    pub(super) fn into_vec(self) -> Vec<String> {
         match self {
-            Self::Off => serializer.collect_seq::<[&str; 0]>([]),
-            Self::Any => serializer.serialize_str("*"),
-            Self::List(origins) => serializer.collect_seq(origins),
+            Self::One(text) => vec![text],
+            Self::Many(texts) => texts,
         }
     }
 }
 
-impl<'de> Deserialize<'de> for CorsOrigins {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(OriginsVisitor)
-    }
+/// Turns texts that were checked against the table of keys into what they
+/// stand for.
+///
+/// # Errors
+///
+/// Fails on a text that the table lets through and `parse` does not, rather
+/// than pass it over: a filter with an entry less lets more through.
+pub(super) fn parsed<T>(
+    texts: &[String],
+    parse: impl Fn(&str) -> Option<T>,
+) -> Result<Vec<T>, ConfigError> {
+    texts.iter().map(|text| understood(parse(text))).collect()
 }
 
-struct OriginsVisitor;
-
-impl<'de> Visitor<'de> for OriginsVisitor {
-    type Value = CorsOrigins;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list of origins or `*`")
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<CorsOrigins, E> {
-        if text == "*" {
-            Ok(CorsOrigins::Any)
-        } else {
-            Err(E::invalid_type(de::Unexpected::Str(text), &self))
-        }
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<CorsOrigins, A::Error> {
-        let mut origins: Vec<String> = Vec::new();
-        while let Some(origin) = seq.next_element()? {
-            origins.push(origin);
-        }
-        if origins.is_empty() {
-            return Ok(CorsOrigins::Off);
-        }
-        if origins.iter().any(|origin| origin == "*") {
-            return Ok(CorsOrigins::Any);
-        }
-        match origins.iter().find(|origin| !is_origin(origin)) {
-            None => Ok(CorsOrigins::List(origins)),
-            Some(origin) => Err(de::Error::custom(format_args!(
-                "`{origin}` is not an origin; write scheme and host as browsers send them, such as `https://app.example.com`"
-            ))),
-        }
-    }
-}
-
-/// Tells whether a text can equal what a browser sends as `Origin`. One that
-/// cannot, such as a URL with a trailing slash, would never let anybody in.
-fn is_origin(text: &str) -> bool {
-    text.split_once("://").is_some_and(|(scheme, host)| {
-        !scheme.is_empty() && !host.is_empty() && !host.contains(['/', '?', '#', '@', ' '])
-    })
-}
-
-/// Returns the default document as a tree: the known keys, each with a value
-/// of the type it takes. Absent defaults are text.
-pub(super) fn known_keys() -> Result<Dict, ConfigError> {
-    Value::serialize(Document::default())
-        .map(|tree| tree.into_dict().unwrap_or_default())
-        .map_err(|error| ConfigError::whole(Source::Default, error.to_string()))
-}
-
-/// Gives a text from an environment variable the type its key takes. Text that
-/// does not fit stays text, and is refused by name later.
-pub(super) fn typed(known: Option<&Value>, text: String) -> Value {
-    let parsed = match known {
-        Some(Value::Num(..)) => text.parse::<u64>().ok().map(Value::from),
-        Some(Value::Bool(..)) => text.parse::<bool>().ok().map(Value::from),
-        Some(Value::Array(..)) if text.starts_with('[') => serde_json::from_str(&text).ok(),
-        Some(
-            Value::Array(..)
-            | Value::String(..)
-            | Value::Char(..)
-            | Value::Empty(..)
-            | Value::Dict(..),
-        )
-        | None => None,
-    };
-    parsed.unwrap_or_else(|| Value::from(text))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn text_gets_the_type_of_its_key() {
-        let number = Value::from(1_u8);
-        assert_eq!(typed(Some(&number), "8080".to_owned()), Value::from(8080_u64));
-        assert_eq!(typed(Some(&number), "x".to_owned()), Value::from("x"));
-        let list = Value::from(Vec::<String>::new());
-        assert_eq!(typed(Some(&list), "*".to_owned()), Value::from("*"));
-        assert_eq!(typed(Some(&list), r#"["a"]"#.to_owned()), Value::from(vec!["a"]));
-        assert_eq!(typed(Some(&Value::from("x")), "8080".to_owned()), Value::from("8080"));
-    }
-
-    #[test]
-    fn an_origin_is_scheme_and_host_only() {
-        assert!(is_origin("https://app.example.com"));
-        assert!(is_origin("http://localhost:5173"));
-        for text in ["https://app.example.com/", "app.example.com", "https://", "null"] {
-            assert!(!is_origin(text), "{text}");
-        }
-    }
-
-    #[test]
-    fn the_known_keys_hold_every_section() {
-        let known = known_keys().unwrap();
-        let sections: Vec<&str> = known.keys().map(String::as_str).collect();
-        let expected = [
-            "adapters", "auth", "cors", "host", "limits", "logLevel", "memory", "port", "postgres",
-            "sse",
-        ];
-        assert_eq!(sections, expected);
-    }
+/// Like [`parsed`], for one value.
+pub(super) fn understood<T>(value: Option<T>) -> Result<T, ConfigError> {
+    value.ok_or_else(|| ConfigError::whole(Source::Default, "a checked value was not understood"))
 }

@@ -10,37 +10,23 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
 
-use figment::value::{Dict, Value};
+use figment::value::Value;
 
-use super::document::{ADAPTER_ALIASES, typed};
-use super::error::{ConfigError, Source, empty_mode};
+use super::document::ADAPTER_ALIASES;
+use super::error::{ConfigError, Source};
+use super::keys::{KEYS, Key};
 use super::layer::Layer;
+use super::schema::{self, EMPTY_MODE, Section};
+use super::storage::without_redis;
 
 /// What the names of our variables begin with.
 const PREFIX: &str = "TASKCAST_";
 
-/// Short names beside the regular ones.
-const SHORT_NAMES: [(&str, &str); 3] = [
-    ("TASKCAST_AUTH_MODE", "auth.mode"),
-    ("TASKCAST_POSTGRES_URL", "postgres.url"),
-    ("TASKCAST_POSTGRES_DIRECT_URL", "postgres.directUrl"),
-];
-
-/// Beginnings of variables that a later version will understand, with the key
-/// they belong to. A name without a trailing underscore is a whole name, so
-/// that what Kubernetes injects for a service `taskcast-redis` is not meant.
-const NOT_SUPPORTED: [(&str, &str); 10] = [
-    ("SENTRY_DSN", "sentry.dsn"),
-    ("TASKCAST_AUTH__CUSTOM__", "auth.custom"),
-    ("TASKCAST_AUTH__JWT__", "auth.jwt"),
-    ("TASKCAST_CLEANUP__", "cleanup"),
-    ("TASKCAST_JWT_", "auth.jwt"),
-    ("TASKCAST_REDIS_URL", "redis"),
-    ("TASKCAST_REDIS_URL_FILE", "redis"),
-    ("TASKCAST_REDIS__", "redis"),
-    ("TASKCAST_SENTRY__", "sentry"),
-    ("TASKCAST_WEBHOOK__", "webhook"),
-];
+/// Variables of Redis, which a later version will understand. A name without a
+/// trailing underscore is a whole name, so that what Kubernetes injects for a
+/// service `taskcast-redis` is not meant.
+const NOT_SUPPORTED: [&str; 3] =
+    ["TASKCAST_REDIS_URL", "TASKCAST_REDIS_URL_FILE", "TASKCAST_REDIS__"];
 
 /// The environment variables of a process, as values that can be passed in.
 #[derive(Clone, Default)]
@@ -98,23 +84,24 @@ pub(super) struct Reading {
 /// Reads our variables. Relative paths in them are taken from `directory`.
 pub(super) fn read(
     environment: &Environment,
-    known: &Dict,
+    known: &Section,
     directory: &Path,
 ) -> Result<Reading, ConfigError> {
-    let names = Names::of(known);
+    let names = Names::new();
     let mut given: BTreeMap<String, (String, Value)> = BTreeMap::new();
     let mut warnings = Vec::new();
     for (name, value) in &environment.0 {
+        let source = || Source::Variable(name.clone());
         if value.is_empty() {
-            if names.key(name) == Some("auth.mode") {
-                return Err(empty_mode(Source::Variable(name.clone())));
+            if names.key(name).is_some_and(|key| key.path == "auth.mode") {
+                return Err(ConfigError::key(source(), "auth.mode", EMPTY_MODE));
             }
             continue;
         }
-        if let Some(key) = not_supported(name) {
-            return Err(ConfigError::not_supported(Source::Variable(name.clone()), key));
+        if is_not_supported(name) {
+            return Err(ConfigError::key(source(), schema::NOT_SUPPORTED, without_redis()));
         }
-        if !name.starts_with(PREFIX) || is_injected(name, environment) {
+        if is_injected(name, environment) {
             continue;
         }
         if is_port_of_a_service(name, value) {
@@ -129,28 +116,32 @@ pub(super) fn read(
         } else if let Some(key) = name.strip_suffix("_FILE").and_then(|name| names.secret(name)) {
             (key, read_secret(name, key, &directory.join(value))?)
         } else {
-            warnings.push(format!("{name} is not a variable of taskcast and is ignored"));
+            if name.starts_with(PREFIX) {
+                warnings.push(format!("{name} is not a variable of taskcast and is ignored"));
+            }
             continue;
         };
-        if text.is_empty() {
+        let read = match schema::find(known, key.path) {
+            Some(node) if !text.is_empty() => schema::read_variable(text, node),
+            Some(_) | None => Ok(None),
+        };
+        let Some(value) = read.map_err(|problem| problem.of(source()))? else {
             continue;
-        }
-        let value = typed(find(known, key), text);
-        if let Some((other, _)) = given.insert(key.to_owned(), (name.clone(), value)) {
+        };
+        if let Some((other, _)) = given.insert(key.path.to_owned(), (name.clone(), value)) {
             let reason = format!("{other} gives the same key; unset one of the two");
-            return Err(ConfigError::key(Source::Variable(name.clone()), key, reason));
+            return Err(ConfigError::key(source(), key.path, reason));
         }
     }
     let layer = Layer::variables(given);
     Ok(Reading { layer, warnings })
 }
 
-/// Returns the key of a later version that a variable belongs to.
-fn not_supported(name: &str) -> Option<&'static str> {
+/// Tells whether a variable belongs to a later version.
+fn is_not_supported(name: &str) -> bool {
     NOT_SUPPORTED
         .iter()
-        .find(|(known, _)| name == *known || (known.ends_with('_') && name.starts_with(known)))
-        .map(|(_, key)| *key)
+        .any(|known| name == *known || (known.ends_with('_') && name.starts_with(known)))
 }
 
 /// Tells whether a value is what Kubernetes injects under the name of our port.
@@ -168,62 +159,55 @@ fn is_injected(name: &str, environment: &Environment) -> bool {
 
 /// Reads a secret from the file that a variable names, less the line end that
 /// editors leave behind.
-fn read_secret(name: &str, key: &str, path: &Path) -> Result<String, ConfigError> {
+fn read_secret(name: &str, key: &Key, path: &Path) -> Result<String, ConfigError> {
     let text = fs::read_to_string(path).map_err(|error| {
         let reason = format!("{} cannot be read: {error}", path.display());
-        ConfigError::key(Source::Variable(name.to_owned()), key, reason)
+        ConfigError::key(Source::Variable(name.to_owned()), key.path, reason)
     })?;
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
-/// Finds a value by its dotted key.
-fn find<'a>(values: &'a Dict, key: &str) -> Option<&'a Value> {
-    match key.split_once('.') {
-        None => values.get(key),
-        Some((section, rest)) => find(values.get(section)?.as_dict()?, rest),
-    }
-}
-
 /// The variables that are known, with the keys they set.
-struct Names(BTreeMap<String, String>);
+struct Names(BTreeMap<String, &'static Key>);
 
 impl Names {
-    fn of(known: &Dict) -> Self {
+    fn new() -> Self {
         let mut names = BTreeMap::new();
-        collect(known, "", PREFIX, &mut names);
-        for (name, key) in SHORT_NAMES {
-            names.insert(name.to_owned(), key.to_owned());
+        for key in KEYS.iter().filter(|key| !key.is_in_a_list()) {
+            names.insert(derived(key.path), key);
+            for (alias, stands_for) in ADAPTER_ALIASES {
+                if let Some(rest) = key.path.strip_prefix(&format!("adapters.{stands_for}.")) {
+                    names.insert(derived(&format!("adapters.{alias}.{rest}")), key);
+                }
+            }
+            names.extend(key.short_names.iter().map(|name| ((*name).to_owned(), key)));
         }
         Self(names)
     }
 
-    fn key(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str)
+    fn key(&self, name: &str) -> Option<&'static Key> {
+        self.0.get(name).copied()
     }
 
-    /// Returns the key of a variable that holds a secret.
-    fn secret(&self, name: &str) -> Option<&str> {
-        self.key(name).filter(|key| {
-            ["url", "directUrl"].iter().any(|secret| key.split('.').next_back() == Some(secret))
-        })
+    /// Returns the key of a variable that may hold a secret.
+    fn secret(&self, name: &str) -> Option<&'static Key> {
+        self.key(name).filter(|key| key.may_hold_a_secret())
     }
 }
 
-/// Collects the variables of a section, aliases included.
-fn collect(section: &Dict, path: &str, prefix: &str, names: &mut BTreeMap<String, String>) {
-    for (name, value) in section {
-        let key = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-        let aliases = ADAPTER_ALIASES.iter().filter(|(_, stands_for)| stands_for == name);
-        for spelling in aliases.map(|(alias, _)| *alias).chain([name.as_str()]) {
-            let variable = format!("{prefix}{}", screaming(spelling));
-            match value {
-                Value::Dict(_, inner) => collect(inner, &key, &format!("{variable}__"), names),
-                _ => {
-                    names.insert(variable, key.clone());
-                }
-            }
-        }
+/// Returns the variables of a key, the shortest first.
+pub(super) fn names_of(key: &Key) -> Vec<String> {
+    let mut names: Vec<String> = key.short_names.iter().map(|name| (*name).to_owned()).collect();
+    if !key.is_in_a_list() {
+        names.push(derived(key.path));
     }
+    names
+}
+
+/// Returns the variable that is derived from the path of a key.
+fn derived(path: &str) -> String {
+    let names: Vec<String> = path.split('.').map(screaming).collect();
+    format!("{PREFIX}{}", names.join("__"))
 }
 
 /// Turns `keepAliveMs` into `KEEP_ALIVE_MS`.
@@ -240,12 +224,15 @@ fn screaming(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use figment::Figment;
+
+    use super::super::kind::Kind;
+    use super::super::layer::source_of;
     use super::*;
-    use crate::config::document::known_keys;
 
     #[test]
     fn every_key_has_a_variable_derived_from_its_path() {
-        let names = Names::of(&known_keys().unwrap());
+        let names = Names::new();
         for (name, key) in [
             ("TASKCAST_PORT", "port"),
             ("TASKCAST_LOG_LEVEL", "logLevel"),
@@ -255,10 +242,52 @@ mod tests {
             ("TASKCAST_ADAPTERS__SHORT_TERM__URL", "adapters.shortTerm.url"),
             ("TASKCAST_ADAPTERS__SHORT_TERM_STORE__URL", "adapters.shortTerm.url"),
             ("TASKCAST_CORS__ORIGINS", "cors.origins"),
+            ("TASKCAST_WEBHOOK__ENDPOINTS", "webhook.endpoints"),
+            ("TASKCAST_JWT_PUBLIC_KEY_FILE", "auth.jwt.publicKeyFile"),
+            ("TASKCAST_AUTH__JWT__PUBLIC_KEY_FILE", "auth.jwt.publicKeyFile"),
+            ("SENTRY_DSN", "sentry.dsn"),
         ] {
-            assert_eq!(names.key(name), Some(key), "{name}");
+            assert_eq!(names.key(name).map(|key| key.path), Some(key), "{name}");
         }
-        assert_eq!(names.key("TASKCAST_SSE"), None);
+        assert!(names.key("TASKCAST_SSE").is_none());
+    }
+
+    /// Returns a text that the check of a kind lets through.
+    fn sample(kind: Kind) -> String {
+        match kind {
+            Kind::Number(least, _) => least.to_string(),
+            Kind::Name(names) => names[0].to_owned(),
+            Kind::List(entry) => format!("[\"{}\"]", sample(*entry)),
+            Kind::OneOrMany(entry) => sample(*entry),
+            Kind::Fraction => "0.5".to_owned(),
+            Kind::Switch => "false".to_owned(),
+            Kind::Text | Kind::Secret | Kind::SigningKey | Kind::File => "text".to_owned(),
+            Kind::StoreUrl => "postgres://h/x".to_owned(),
+            Kind::HttpUrl | Kind::Origin => "http://h".to_owned(),
+            Kind::Dsn => "http://k@h/1".to_owned(),
+            Kind::Pattern => "llm.*".to_owned(),
+            Kind::Target => "10.0.0.0/8".to_owned(),
+            Kind::Items => r#"[{"url": "http://h"}]"#.to_owned(),
+        }
+    }
+
+    #[test]
+    fn every_variable_of_every_key_gives_its_value() {
+        for key in KEYS.iter().filter(|key| !key.is_in_a_list()) {
+            for name in names_of(key) {
+                let text = match key.path {
+                    "cleanup.rules" => r#"[{"target": "all"}]"#.to_owned(),
+                    _ => sample(key.kind),
+                };
+                let environment = [(name.clone(), text)].into_iter().collect();
+                let Reading { layer, warnings } =
+                    read(&environment, &schema::tree(), Path::new("")).unwrap();
+                assert!(warnings.is_empty(), "{warnings:?}");
+                let figment = Figment::from(layer);
+                assert!(figment.find_value(key.path).is_ok(), "{name}");
+                assert_eq!(source_of(&figment, key.path), Source::Variable(name));
+            }
+        }
     }
 
     #[test]

@@ -39,49 +39,67 @@ impl fmt::Display for Source {
     }
 }
 
+/// Where in the configuration something stands: a source, and the key unless
+/// all of the source is meant.
+///
+/// Those who find a value wrong only when they use it, such as a public key
+/// that does not parse, refuse it with [`refuse`](Self::refuse), so that the
+/// sentence reads like every other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    source: Source,
+    key: Option<String>,
+}
+
+impl Place {
+    /// Names a key of a source.
+    pub(super) fn key(source: Source, key: impl Into<String>) -> Self {
+        Self { source, key: Some(key.into()) }
+    }
+
+    /// Refuses what stands here. The reason must not repeat it if it could be
+    /// a secret.
+    pub fn refuse(&self, reason: impl Into<String>) -> ConfigError {
+        ConfigError { place: self.clone(), reason: reason.into() }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.source, &self.key) {
+            (Source::Default, Some(key)) => write!(f, "configuration key `{key}`"),
+            (source, Some(key)) => write!(f, "{source}, key `{key}`"),
+            (source, None) => write!(f, "{source}"),
+        }
+    }
+}
+
 /// A refused configuration: where, which key, and why.
 ///
 /// The reason never repeats a string from the configuration that could be a
 /// secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
-    source: Source,
-    key: Option<String>,
+    place: Place,
     reason: String,
 }
 
 impl ConfigError {
     /// Blames a value.
     pub(super) fn key(source: Source, key: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self { source, key: Some(key.into()), reason: reason.into() }
+        Place::key(source, key).refuse(reason)
     }
 
     /// Blames a file or a variable as a whole.
     pub(super) fn whole(source: Source, reason: impl Into<String>) -> Self {
-        Self { source, key: None, reason: reason.into() }
-    }
-
-    /// Refuses a setting that a later version will understand.
-    pub(super) fn not_supported(source: Source, key: impl Into<String>) -> Self {
-        Self::key(source, key, "not supported in this version, remove it to start")
+        Place { source, key: None }.refuse(reason)
     }
 }
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.source, &self.key) {
-            (Source::Default, Some(key)) => write!(f, "configuration key `{key}`")?,
-            (source, Some(key)) => write!(f, "{source}, key `{key}`")?,
-            (source, None) => write!(f, "{source}")?,
-        }
-        write!(f, ": {}", self.reason)
+        write!(f, "{}: {}", self.place, self.reason)
     }
 }
 
 impl std::error::Error for ConfigError {}
-
-/// Refuses an empty mode. Elsewhere empty means absent, but here the default
-/// lets everybody in, and nobody asks for that by leaving a value out.
-pub(super) fn empty_mode(source: Source) -> ConfigError {
-    ConfigError::key(source, "auth.mode", "the mode is empty; write `none` for no authentication")
-}

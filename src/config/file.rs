@@ -9,11 +9,11 @@ use figment::providers::{Format, Json, Toml};
 use figment::value::{Dict, Value};
 use serde::de::DeserializeOwned;
 
-use super::document::{ADAPTER_ALIASES, NOT_SUPPORTED, typed};
+use super::document::ADAPTER_ALIASES;
 use super::env::Environment;
-use super::error::{ConfigError, Source, empty_mode};
-use super::layer::{Layer, list};
-use super::placeholder::{Expanded, expand};
+use super::error::{ConfigError, Source};
+use super::layer::Layer;
+use super::schema::{Reader, Section};
 
 /// The names that are looked for in the working directory, the first one wins.
 const NAMES: [&str; 4] =
@@ -54,7 +54,7 @@ pub(super) fn find(directory: &Path) -> Result<Option<PathBuf>, ConfigError> {
 /// Reads a configuration file into a layer.
 pub(super) fn read(
     path: &Path,
-    known: &Dict,
+    known: &Section,
     environment: &Environment,
 ) -> Result<Layer, ConfigError> {
     let source = Source::File(path.to_owned());
@@ -63,8 +63,9 @@ pub(super) fn read(
     let mut values =
         parse(path, &text).map_err(|reason| ConfigError::whole(source.clone(), reason))?;
     rename_adapters(&mut values, &source)?;
-    let refinement = Refinement { source: &source, environment };
-    let values = refinement.section(values, "", known)?;
+    let values = Reader::of_file(environment)
+        .section(values, "", known)
+        .map_err(|problem| problem.of(source))?;
     Ok(Layer::file(path, values))
 }
 
@@ -119,101 +120,4 @@ fn rename_adapters(values: &mut Dict, source: &Source) -> Result<(), ConfigError
         }
     }
     Ok(())
-}
-
-/// Checks keys, replaces placeholders and drops empty values.
-struct Refinement<'a> {
-    source: &'a Source,
-    environment: &'a Environment,
-}
-
-impl Refinement<'_> {
-    fn section(&self, values: Dict, path: &str, known: &Dict) -> Result<Dict, ConfigError> {
-        let mut refined = Dict::new();
-        for (name, value) in values {
-            let key = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-            if NOT_SUPPORTED.contains(&key.as_str()) {
-                self.refuse_unless_empty(value, &key)?;
-                continue;
-            }
-            let Some(expected) = known.get(&name) else {
-                let names: Vec<&str> = known.keys().map(String::as_str).collect();
-                let reason = format!("unknown key; the keys here are {}", list(&names));
-                return Err(ConfigError::key(self.source.clone(), key, reason));
-            };
-            if let Some(value) = self.value(value, &key, Some(expected))? {
-                refined.insert(name, value);
-            }
-        }
-        Ok(refined)
-    }
-
-    /// Refines one value; `None` means that it is as good as absent.
-    fn value(
-        &self,
-        value: Value,
-        key: &str,
-        known: Option<&Value>,
-    ) -> Result<Option<Value>, ConfigError> {
-        Ok(match value {
-            Value::Empty(..) => None,
-            Value::String(_, text) => self.text(&text, key, known)?,
-            Value::Dict(_, inner) => {
-                let inner = match known {
-                    Some(Value::Dict(_, known)) => self.section(inner, key, known)?,
-                    // A section where none belongs is refused by its type later.
-                    Some(_) | None => inner,
-                };
-                Some(Value::from(inner))
-            }
-            Value::Array(_, items) => {
-                let items: Result<Vec<Option<Value>>, ConfigError> =
-                    items.into_iter().map(|item| self.value(item, key, None)).collect();
-                Some(Value::from(items?.into_iter().flatten().collect::<Vec<Value>>()))
-            }
-            Value::Char(..) | Value::Bool(..) | Value::Num(..) => Some(value),
-        })
-    }
-
-    fn text(
-        &self,
-        text: &str,
-        key: &str,
-        known: Option<&Value>,
-    ) -> Result<Option<Value>, ConfigError> {
-        let expanded = expand(text, |name| self.environment.value(name).map(str::to_owned))
-            .map_err(|error| ConfigError::key(self.source.clone(), key, error.to_string()))?;
-        Ok(match expanded {
-            Expanded::Text(text) | Expanded::Untyped(text) if text.is_empty() => {
-                if key == "auth.mode" {
-                    return Err(empty_mode(self.source.clone()));
-                }
-                None
-            }
-            Expanded::Text(text) => Some(Value::from(text)),
-            Expanded::Untyped(text) => Some(typed(known, text)),
-        })
-    }
-
-    /// Refuses a key of a later version, unless all it holds is empty: one file
-    /// may serve installations with and without it.
-    fn refuse_unless_empty(&self, value: Value, key: &str) -> Result<(), ConfigError> {
-        if self.holds_something(value, key) {
-            return Err(ConfigError::not_supported(self.source.clone(), key));
-        }
-        Ok(())
-    }
-
-    fn holds_something(&self, value: Value, key: &str) -> bool {
-        match value {
-            Value::Dict(_, inner) => {
-                inner.into_values().any(|value| self.holds_something(value, key))
-            }
-            Value::Array(_, items) => {
-                items.into_iter().any(|value| self.holds_something(value, key))
-            }
-            // What cannot be expanded was meant to hold something.
-            other => !matches!(self.value(other, key, None), Ok(None)),
-        }
-    }
 }

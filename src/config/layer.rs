@@ -4,12 +4,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use figment::error::{Actual, Kind};
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
 use super::document::Document;
-use super::error::{ConfigError, Source};
+use super::error::{ConfigError, Place, Source};
 
 const FILE: &str = "file";
 const VARIABLE: &str = "variable";
@@ -49,11 +48,7 @@ impl Layer {
         }
         let metadata = Metadata::named(kind).interpolater(move |_, path| {
             let key = path.join(".");
-            // An element of a list is named after the list.
-            names
-                .iter()
-                .find(|(known, _)| key == **known || key.starts_with(&format!("{known}.")))
-                .map_or(key.clone(), |(_, name)| name.clone())
+            names.get(&key).cloned().unwrap_or(key)
         });
         Self { metadata, values }
     }
@@ -86,18 +81,16 @@ fn insert(values: &mut Dict, key: &str, value: Value) {
     }
 }
 
-/// Returns where the value of a key comes from.
+/// Returns where the value of a key comes from. An element of a list, such as
+/// `cleanup.rules[1]`, comes from where the list does.
 pub(super) fn source_of(figment: &Figment, key: &str) -> Source {
-    let path: Vec<&str> = key.split('.').collect();
-    source_from(figment.find_metadata(key), &path)
-}
-
-fn source_from<K: AsRef<str>>(metadata: Option<&Metadata>, path: &[K]) -> Source {
-    let Some(metadata) = metadata else {
+    let key = key.split('[').next().unwrap_or(key);
+    let Some(metadata) = figment.find_metadata(key) else {
         return Source::Default;
     };
+    let path: Vec<&str> = key.split('.').collect();
     let file = metadata.source.as_ref().and_then(|source| source.file_path());
-    let name = || metadata.interpolate(&Profile::Default, path);
+    let name = || metadata.interpolate(&Profile::Default, &path);
     match (&*metadata.name, file) {
         (FILE, Some(file)) => Source::File(file.to_owned()),
         (VARIABLE, _) => Source::Variable(name()),
@@ -106,54 +99,20 @@ fn source_from<K: AsRef<str>>(metadata: Option<&Metadata>, path: &[K]) -> Source
     }
 }
 
-/// Reads the merged layers.
+/// Returns the place of a key in the layer that won.
+pub(super) fn place_of(figment: &Figment, key: &str) -> Place {
+    Place::key(source_of(figment, key), key)
+}
+
+/// Refuses the value of a key, blaming the layer that won.
+pub(super) fn refuse(figment: &Figment, key: &str, reason: impl Into<String>) -> ConfigError {
+    place_of(figment, key).refuse(reason)
+}
+
+/// Reads the merged layers. Every layer was checked, so what fails here is a
+/// fault of the check; its words could repeat a secret and stay out.
 pub(super) fn extract(figment: &Figment) -> Result<Document, ConfigError> {
     figment.extract().map_err(|error| {
-        let source = source_from(error.metadata.as_ref(), &error.path);
-        ConfigError::key(source, error.path.join("."), reason(&error.kind))
+        refuse(figment, &error.path.join("."), "a checked value was not understood")
     })
-}
-
-/// Words the reason a value was refused. Text that was found in place of
-/// something else stays out, since it could be a secret under the wrong key.
-fn reason(kind: &Kind) -> String {
-    match kind {
-        Kind::InvalidType(found, wanted) | Kind::InvalidValue(found, wanted) => {
-            format!("expected {}, found {}", describe_wanted(wanted), describe_found(found))
-        }
-        Kind::UnknownVariant(found, known) => {
-            format!("`{found}` is not one of {}", list(known))
-        }
-        other => other.to_string(),
-    }
-}
-
-fn describe_wanted(wanted: &str) -> &str {
-    match wanted {
-        "u16" => "a whole number from 0 to 65535",
-        "usize" => "a positive whole number",
-        "a boolean" => "true or false",
-        section if section.starts_with("struct ") => "a section with keys of its own",
-        variants if variants.starts_with("enum ") => "a name",
-        other => other,
-    }
-}
-
-fn describe_found(found: &Actual) -> String {
-    match found {
-        Actual::Str(_) | Actual::Char(_) | Actual::Bytes(_) => "text".to_owned(),
-        Actual::Seq => "a list".to_owned(),
-        Actual::Map => "a section".to_owned(),
-        Actual::Bool(value) => format!("`{value}`"),
-        Actual::Unsigned(value) => format!("`{value}`"),
-        Actual::Signed(value) => format!("`{value}`"),
-        Actual::Float(value) => format!("`{value}`"),
-        _ => "something else".to_owned(),
-    }
-}
-
-/// Writes names as `a`, `b`, `c`.
-pub(super) fn list(names: &[&str]) -> String {
-    let quoted: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
-    quoted.join(", ")
 }

@@ -12,17 +12,31 @@
 //! exception, since the environment is shared with others: an unknown one
 //! warns.
 //!
+//! The table in `keys` is the one list of keys: values are checked against it,
+//! masked by it, and documented from it. Secrets leave here in types that
+//! cannot be printed.
+//!
 //! Connecting to anything is left to those who use the values.
 
+mod address;
+mod auth;
+mod cleanup;
 mod document;
 mod env;
 mod error;
 mod file;
+mod keys;
+mod kind;
 mod layer;
 mod placeholder;
+mod reference;
+mod schema;
 mod secret;
 mod sections;
+mod sentry;
+mod show;
 mod storage;
+mod webhook;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -32,16 +46,22 @@ use figment::Figment;
 use figment::providers::Serialized;
 use figment::value::Value;
 
+pub use address::HttpUrl;
+pub use auth::{AuthSettings, ForwardAuthSettings, JwtAlgorithm, JwtKey, JwtSettings};
+pub use cleanup::CleanupSettings;
 use document::Document;
 pub use env::Environment;
-pub use error::{ConfigError, Source};
+pub use error::{ConfigError, Place, Source};
 use layer::{Layer, source_of};
-pub use secret::SecretUrl;
-use sections::OutOfRange;
+pub use reference::{reference, update_reference};
+pub use secret::{Secret, SecretUrl};
 pub use sections::{
-    AuthMode, CorsOrigins, Limits, LogLevel, MemorySettings, PostgresSettings, Sse,
+    CorsOrigins, Limits, LogLevel, MemorySettings, MetricsSettings, PostgresSettings, Sse,
 };
+pub use sentry::SentrySettings;
+pub use show::Setting;
 pub use storage::Storage;
+pub use webhook::{WebhookEndpoint, WebhookSettings};
 
 /// What the configuration is loaded for. It decides the default host and
 /// whether `PORT` and `DATABASE_URL`, which platforms set, are looked at.
@@ -126,7 +146,7 @@ pub struct Sources {
 
 /// A complete, checked configuration.
 ///
-/// Printing it is safe: passwords in URLs are left out.
+/// Printing it is safe: secrets are left out.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// TCP port to listen on; 0 lets the system choose.
@@ -136,21 +156,31 @@ pub struct Config {
     /// Least important log lines to write.
     pub log_level: LogLevel,
     /// Who may do what.
-    pub auth: AuthMode,
+    pub auth: AuthSettings,
     /// Where tasks and events live.
     pub storage: Storage,
     /// Which web pages of other origins browsers let in.
     pub cors: CorsOrigins,
     /// Sizes and counts of what is accepted.
     pub limits: Limits,
+    /// Who may read the numbers of the server.
+    pub metrics: MetricsSettings,
     /// Streams.
     pub sse: Sse,
     /// The Postgres store.
     pub postgres: PostgresSettings,
     /// The memory store.
     pub memory: MemorySettings,
+    /// Who is told of events.
+    pub webhook: WebhookSettings,
+    /// What is removed of tasks that have ended.
+    pub cleanup: CleanupSettings,
+    /// What is reported to Sentry, if anything.
+    pub sentry: Option<SentrySettings>,
     /// Where values came from.
     pub sources: Sources,
+    /// Every value with its origin, for a person to look at.
+    pub settings: Vec<Setting>,
     /// What an operator should know, one sentence each.
     pub warnings: Vec<String>,
 }
@@ -163,7 +193,7 @@ impl Config {
     /// Returns a [`ConfigError`] that names the source, the key and the reason
     /// of the first thing that is wrong.
     pub fn load(options: &LoadOptions) -> Result<Self, ConfigError> {
-        let known = document::known_keys()?;
+        let known = schema::tree();
         let file = match &options.file {
             Some(path) => Some(options.directory.join(path)),
             None => file::find(&options.directory)?,
@@ -177,44 +207,56 @@ impl Config {
             env::read(&options.environment, &known, &options.directory)?;
         let figment = figment.merge(layer).merge(flags(&options.flags));
         let document = layer::extract(&figment)?;
-        Self::resolve(options, &figment, document, warnings)
+        let settings = show::settings(&figment, &known);
+        Self::resolve(options, &figment, document, settings, warnings)
     }
 
     fn resolve(
         options: &LoadOptions,
         figment: &Figment,
         document: Document,
+        mut settings: Vec<Setting>,
         mut warnings: Vec<String>,
     ) -> Result<Self, ConfigError> {
-        let postgres = document.postgres.settings();
-        check(figment, "limits", document.limits.check())?;
-        check(figment, "sse", document.sse.check())?;
-        check(figment, "postgres", postgres.check())?;
-        check(figment, "memory", document.memory.check())?;
-        let auth = auth_mode(figment, &document.auth.mode)?;
-
         let platform = options.purpose.reads_platform_variables().then_some(&options.environment);
         let resolved = storage::resolve(figment, &document, platform)?;
         warnings.extend(resolved.warnings);
         let (port, port_source) = port(figment, document.port, platform)?;
+        let host = document.host.unwrap_or_else(|| options.purpose.default_host().to_owned());
+        let sources = Sources {
+            port: port_source,
+            host: source_of(figment, "host"),
+            storage: resolved.source,
+        };
+        show::complete(&mut settings, port, &host, &resolved.storage, &sources);
+        let auth = auth::resolve(figment, document.auth, &options.directory)?;
+        warnings.extend(auth::unused(&auth, &settings));
         Ok(Self {
             port,
+            host,
             auth,
             storage: resolved.storage,
             log_level: document.log_level,
-            cors: document.cors.origins,
+            cors: document.cors.settings(),
             limits: document.limits,
+            metrics: document.metrics.settings(),
             sse: document.sse,
-            postgres,
+            postgres: document.postgres.settings(),
             memory: document.memory,
-            sources: Sources {
-                port: port_source,
-                host: source_of(figment, "host"),
-                storage: resolved.source,
-            },
-            host: document.host.unwrap_or_else(|| options.purpose.default_host().to_owned()),
+            webhook: webhook::resolve(document.webhook)?,
+            cleanup: cleanup::resolve(figment, document.cleanup)?,
+            sentry: document.sentry.settings(),
+            sources,
+            settings,
             warnings,
         })
+    }
+
+    /// Returns the place a key was given at, for sentences about its value.
+    pub fn place_of(&self, key: &str) -> Place {
+        let setting = self.settings.iter().find(|setting| setting.key == key);
+        let source = setting.map_or(Source::Default, |setting| setting.source.clone());
+        Place::key(source, key)
     }
 }
 
@@ -231,39 +273,6 @@ fn flags(flags: &Flags) -> Layer {
     put("logLevel", "--log-level", flags.log_level.map(|level| Value::from(level.as_str())));
     put("postgres.url", "--postgres-url", flags.postgres_url.clone().map(Value::from));
     Layer::flags(given)
-}
-
-/// Turns a number out of range into a refusal that names its source.
-fn check(
-    figment: &Figment,
-    section: &str,
-    checked: Result<(), OutOfRange>,
-) -> Result<(), ConfigError> {
-    checked.map_err(|OutOfRange { key, allowed }| {
-        let key = format!("{section}.{key}");
-        let reason = format!("must be from {} to {}", allowed.start(), allowed.end());
-        ConfigError::key(source_of(figment, &key), key, reason)
-    })
-}
-
-/// Reads the mode. There is no lenient reading of a mode: what is not
-/// understood must not leave the server open.
-fn auth_mode(figment: &Figment, mode: &str) -> Result<AuthMode, ConfigError> {
-    const KEY: &str = "auth.mode";
-    let source = || source_of(figment, KEY);
-    match mode {
-        "none" => Ok(AuthMode::None),
-        "jwt" | "custom" => Err(ConfigError::key(
-            source(),
-            KEY,
-            format!("mode `{mode}` is not supported in this version; the only mode is `none`"),
-        )),
-        unknown => Err(ConfigError::key(
-            source(),
-            KEY,
-            format!("`{unknown}` is not a mode; the only mode in this version is `none`"),
-        )),
-    }
 }
 
 /// Chooses the port: what the layers say, else the platform's `PORT`, else the

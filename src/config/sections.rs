@@ -1,37 +1,15 @@
-//! The sections of the configuration: one documented struct each, with its
-//! defaults and the range of every number.
+//! The sections of the configuration that are plain values: one documented
+//! struct each, with its defaults.
 //!
-//! Sizes are bytes, times are milliseconds, as the names say. The structs are
-//! plain numbers; the parts of the server turn them into types of their own.
-
-use std::ops::RangeInclusive;
+//! Sizes are bytes, times are milliseconds, as the names say. The parts of the
+//! server turn them into types of their own.
 
 use serde::{Deserialize, Serialize};
 
+use super::secret::Secret;
+
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
-const GIB: usize = 1024 * MIB;
-const HOUR_MS: usize = 60 * 60 * 1000;
-
-/// A number outside the range its key allows.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct OutOfRange {
-    /// The key within its section, as written in a file.
-    pub(super) key: &'static str,
-    /// The values that would have been accepted.
-    pub(super) allowed: RangeInclusive<usize>,
-}
-
-/// A number of a section: its key, its value and the values it may take.
-type Bound = (&'static str, usize, RangeInclusive<usize>);
-
-/// Finds the first number that is out of its range.
-fn first_out_of_range(bounds: impl IntoIterator<Item = Bound>) -> Result<(), OutOfRange> {
-    bounds
-        .into_iter()
-        .find(|(_, value, allowed)| !allowed.contains(value))
-        .map_or(Ok(()), |(key, _, allowed)| Err(OutOfRange { key, allowed }))
-}
 
 /// `limits`: how much one request, task or page may hold. Requests past a
 /// limit are refused with the limit in the text.
@@ -52,6 +30,8 @@ pub struct Limits {
     pub nesting: usize,
     /// Tags of one task.
     pub tags: usize,
+    /// Webhooks of one task.
+    pub webhooks_per_task: usize,
     /// Events in one history page; also the default page.
     pub history_limit: usize,
     /// Tasks in one list page, at most.
@@ -70,27 +50,11 @@ impl Default for Limits {
             events_per_request: 1000,
             nesting: 64,
             tags: 100,
+            webhooks_per_task: 20,
             history_limit: 10_000,
             list_limit: 500,
             list_page_bytes: 4 * MIB,
         }
-    }
-}
-
-impl Limits {
-    pub(super) fn check(&self) -> Result<(), OutOfRange> {
-        first_out_of_range([
-            ("bodyBytes", self.body_bytes, 1..=256 * MIB),
-            ("eventDataBytes", self.event_data_bytes, 1..=256 * MIB),
-            ("outcomeBytes", self.outcome_bytes, 1..=256 * MIB),
-            ("seriesTextBytes", self.series_text_bytes, 1..=GIB / 2),
-            ("eventsPerRequest", self.events_per_request, 1..=100_000),
-            ("nesting", self.nesting, 1..=128),
-            ("tags", self.tags, 1..=10_000),
-            ("historyLimit", self.history_limit, 1..=1_000_000),
-            ("listLimit", self.list_limit, 1..=10_000),
-            ("listPageBytes", self.list_page_bytes, 1..=256 * MIB),
-        ])
     }
 }
 
@@ -125,20 +89,6 @@ impl Default for Sse {
     }
 }
 
-impl Sse {
-    pub(super) fn check(&self) -> Result<(), OutOfRange> {
-        first_out_of_range([
-            ("keepAliveMs", self.keep_alive_ms, 1..=HOUR_MS),
-            ("stallTimeoutMs", self.stall_timeout_ms, 1..=HOUR_MS),
-            ("ringEvents", self.ring_events, 1..=1_000_000),
-            ("ringBytes", self.ring_bytes, 1..=GIB),
-            ("globalBacklogBytes", self.global_backlog_bytes, 1..=GIB),
-            // A stopping server has ten seconds in all.
-            ("drainMs", self.drain_ms, 1..=8000),
-        ])
-    }
-}
-
 /// `postgres`, without the URLs: how the Postgres store uses its database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PostgresSettings {
@@ -166,17 +116,6 @@ impl Default for PostgresSettings {
     }
 }
 
-impl PostgresSettings {
-    pub(super) fn check(&self) -> Result<(), OutOfRange> {
-        first_out_of_range([
-            ("lanes", self.lanes, 1..=64),
-            ("readConnections", self.read_connections, 1..=1000),
-            ("laneBytes", self.lane_bytes, 1..=GIB),
-            ("writeTimeoutMs", self.write_timeout_ms, 1..=HOUR_MS),
-        ])
-    }
-}
-
 /// `memory`: the bound of the memory store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -192,17 +131,13 @@ impl Default for MemorySettings {
     }
 }
 
-impl MemorySettings {
-    pub(super) fn check(self) -> Result<(), OutOfRange> {
-        first_out_of_range([("maxBytes", self.max_bytes, 1..=usize::MAX)])
-    }
-}
-
 /// `logLevel`: the least important lines that are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogLevel {
-    /// Everything, each request's details included.
+    /// Everything, also what the libraries below have to say.
+    Trace,
+    /// Everything of the server's own, each request's details included.
     Debug,
     /// What the server does.
     #[default]
@@ -217,6 +152,7 @@ impl LogLevel {
     /// Returns the name as written in a file.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Trace => "trace",
             Self::Debug => "debug",
             Self::Info => "info",
             Self::Warn => "warn",
@@ -225,12 +161,13 @@ impl LogLevel {
     }
 }
 
-/// `auth.mode`: who may do what.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum AuthMode {
-    /// Everyone may do everything.
-    #[default]
-    None,
+/// `metrics`: whether and to whom the numbers of the server are shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MetricsSettings {
+    /// Whether there is a route for them.
+    pub enabled: bool,
+    /// The bearer token the route asks for; without one it is open.
+    pub token: Option<Secret>,
 }
 
 /// `cors.origins`: the web pages of other origins that browsers let in.
@@ -243,25 +180,4 @@ pub enum CorsOrigins {
     Any,
     /// These origins, such as `https://app.example.com`.
     List(Vec<String>),
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_default_is_within_its_range() {
-        assert_eq!(Limits::default().check(), Ok(()));
-        assert_eq!(Sse::default().check(), Ok(()));
-        assert_eq!(PostgresSettings::default().check(), Ok(()));
-        assert_eq!(MemorySettings::default().check(), Ok(()));
-    }
-
-    #[test]
-    fn zero_and_more_than_the_maximum_are_out_of_range() {
-        let zero = Limits { tags: 0, ..Limits::default() };
-        assert_eq!(zero.check().unwrap_err().key, "tags");
-        let slow = Sse { drain_ms: 60_000, ..Sse::default() };
-        assert_eq!(slow.check().unwrap_err().key, "drainMs");
-    }
 }

@@ -6,10 +6,10 @@
 
 use figment::Figment;
 
-use super::document::{AdapterSection, Document};
+use super::document::{AdapterSection, Document, understood};
 use super::env::Environment;
 use super::error::{ConfigError, Source};
-use super::layer::source_of;
+use super::layer::{refuse, source_of};
 use super::secret::SecretUrl;
 
 /// Where tasks and events live.
@@ -55,6 +55,9 @@ enum Provider {
     Redis,
 }
 
+/// The variable in which platforms give a database.
+pub(super) const DATABASE_URL: &str = "DATABASE_URL";
+
 const BROADCAST: &str = "adapters.broadcast";
 const SHORT_TERM: &str = "adapters.shortTerm";
 const LONG_TERM: &str = "adapters.longTerm";
@@ -62,6 +65,11 @@ const LONG_TERM: &str = "adapters.longTerm";
 const NEAREST: &str = "the nearest supported shape is Postgres for everything: \
     `adapters.shortTerm.provider: postgres` with `postgres.url`, and neither `adapters.broadcast` \
     nor `adapters.longTerm`";
+
+/// Why anything with Redis is refused.
+pub(super) fn without_redis() -> String {
+    format!("Redis is not supported in this version; {NEAREST}")
+}
 
 /// Decides the storage. `fallback` is the environment whose `DATABASE_URL`
 /// counts when nothing of ours names a database.
@@ -126,7 +134,7 @@ fn memory(figment: &Figment, url: Option<(SecretUrl, Source)>, by_short_term: bo
     let key = if by_short_term { SHORT_TERM } else { BROADCAST };
     // A `DATABASE_URL` is often meant for another program, so it is no reason
     // to wonder.
-    let ignored = url.filter(|(_, source)| *source != Source::Variable("DATABASE_URL".to_owned()));
+    let ignored = url.filter(|(_, source)| *source != Source::Variable(DATABASE_URL.to_owned()));
     Resolved {
         storage: Storage::Memory,
         source: source_of_adapter(figment, key),
@@ -155,15 +163,7 @@ fn provider(
         _ => None,
     };
     if let Some(name) = &adapter.provider {
-        let provider = known(name).ok_or_else(|| {
-            let reason = format!("`{name}` is not one of `memory`, `postgres`, `redis`");
-            ConfigError::key(
-                source_of(figment, &format!("{key}.provider")),
-                format!("{key}.provider"),
-                reason,
-            )
-        })?;
-        return Ok(Some(provider));
+        return understood(known(name)).map(Some);
     }
     let Some(url) = &adapter.url else {
         return Ok(None);
@@ -181,10 +181,7 @@ fn refuse_redis(
 ) -> Result<(), ConfigError> {
     match adapters.into_iter().find(|(_, provider)| *provider == Some(Provider::Redis)) {
         None => Ok(()),
-        Some((key, _)) => {
-            let reason = format!("Redis is not supported in this version; {NEAREST}");
-            Err(blame(figment, key, reason))
-        }
+        Some((key, _)) => Err(blame(figment, key, without_redis())),
     }
 }
 
@@ -222,10 +219,10 @@ fn find_url(
     if let Some((key, url, source)) = best {
         return Ok(Some((parse(figment, key, url)?, source)));
     }
-    let Some(url) = fallback.and_then(|environment| environment.get("DATABASE_URL")) else {
+    let Some(url) = fallback.and_then(|environment| environment.get(DATABASE_URL)) else {
         return Ok(None);
     };
-    let source = Source::Variable("DATABASE_URL".to_owned());
+    let source = Source::Variable(DATABASE_URL.to_owned());
     match SecretUrl::parse(url) {
         Some(url) => Ok(Some((url, source))),
         // Passing it over would fall back to memory, which loses data.
@@ -238,13 +235,8 @@ fn find_url(
 }
 
 fn parse(figment: &Figment, key: &str, url: &str) -> Result<SecretUrl, ConfigError> {
-    SecretUrl::parse(url).ok_or_else(|| {
-        ConfigError::key(
-            source_of(figment, key),
-            key,
-            "must begin with postgres:// or postgresql://",
-        )
-    })
+    SecretUrl::parse(url)
+        .ok_or_else(|| refuse(figment, key, "must begin with postgres:// or postgresql://"))
 }
 
 /// Blames an adapter, by whichever of its keys was given.
@@ -253,7 +245,7 @@ fn blame(figment: &Figment, key: &str, reason: impl Into<String>) -> ConfigError
         Source::Default => format!("{key}.url"),
         Source::File(_) | Source::Variable(_) | Source::Flag(_) => format!("{key}.provider"),
     };
-    ConfigError::key(source_of(figment, &given), given, reason)
+    refuse(figment, &given, reason)
 }
 
 fn source_of_adapter(figment: &Figment, key: &str) -> Source {

@@ -8,14 +8,15 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
 
 use super::{Dispatcher, Slot};
-use crate::domain::{Event, Filter, TaskNumber};
+use crate::domain::{AuthConfig, Decision, Event, Filter, Guard, TaskNumber, decide};
+use crate::hooks::{DropReason, EventDropped};
 use crate::store::{
     Commit, Journal, JournalEntry, JournalMark, ReadRange, Store, StoreError, TaskRef, View,
 };
@@ -26,8 +27,14 @@ const EVENTS_PER_READ: usize = 2048;
 /// Bytes read for one journal entry at a time.
 const BYTES_PER_READ: usize = 1 << 20;
 
+/// Heads read for rules at a time.
+const HEADS_PER_READ: usize = 1024;
+
 /// Time for readers to take a quarter of what is kept, within a burst.
 const BURST_PAUSE: Duration = Duration::from_millis(2);
+
+/// Most tasks whose rules are remembered; past it all are read again.
+const RULES_KEPT: usize = 4096;
 
 /// A reader of all tasks was cut off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -50,6 +57,23 @@ pub struct FeedItem {
 struct Queued {
     slot: Arc<Slot>,
     entry: JournalEntry,
+    rules: Rules,
+}
+
+/// What is known of a task's own rules.
+#[derive(Debug, Clone)]
+enum Rules {
+    /// These, or none.
+    Known(Option<Arc<AuthConfig>>),
+    /// Nothing: nobody asked, or the task is gone.
+    Unknown,
+}
+
+/// Events, and when this instance heard of them.
+#[derive(Debug, Default)]
+struct Told {
+    events: Vec<Arc<Event>>,
+    at: Option<Instant>,
 }
 
 #[derive(Debug, Default)]
@@ -59,7 +83,7 @@ struct State {
     /// Position of the first entry of the ring.
     first: u64,
     /// Our own commits, kept until the journal names them.
-    recent: HashMap<(TaskNumber, u64), Vec<Arc<Event>>>,
+    recent: HashMap<(TaskNumber, u64), Told>,
     recent_bytes: usize,
     /// Where the journal stood when the first reader came.
     start: Option<JournalMark>,
@@ -71,6 +95,10 @@ pub(super) struct Feed {
     state: Mutex<State>,
     max_bytes: usize,
     readers: AtomicUsize,
+    /// Readers who see only what tasks' rules let them.
+    judged_readers: AtomicUsize,
+    /// Rules never change, and a number is never used again.
+    rules: Mutex<HashMap<TaskNumber, Option<Arc<AuthConfig>>>>,
     wanted: Notify,
     moved: watch::Sender<()>,
 }
@@ -81,13 +109,19 @@ impl Feed {
             state: Mutex::default(),
             max_bytes,
             readers: AtomicUsize::new(0),
+            judged_readers: AtomicUsize::new(0),
+            rules: Mutex::default(),
             wanted: Notify::new(),
             moved: watch::Sender::new(()),
         }
     }
 
     pub(super) fn has_readers(&self) -> bool {
-        self.readers.load(Ordering::Acquire) > 0
+        self.reader_count() > 0
+    }
+
+    pub(super) fn reader_count(&self) -> usize {
+        self.readers.load(Ordering::Acquire)
     }
 
     /// Waits until somebody wants the journal read.
@@ -96,7 +130,7 @@ impl Feed {
     }
 
     /// Notes commits of this instance: the journal has something new.
-    pub(super) fn note(&self, commits: &[Commit]) {
+    pub(super) fn note(&self, commits: &[Commit], now: Instant) {
         if !self.has_readers() {
             return;
         }
@@ -104,7 +138,8 @@ impl Feed {
         for commit in commits {
             let Some(first) = commit.events.first() else { continue };
             state.recent_bytes += size_of(&commit.events);
-            state.recent.insert((commit.task.number, first.index), commit.events.clone());
+            let told = Told { events: commit.events.clone(), at: Some(now) };
+            state.recent.insert((commit.task.number, first.index), told);
         }
         if state.recent_bytes > self.max_bytes {
             // The store has them as well.
@@ -137,14 +172,17 @@ impl Feed {
     ) -> Result<(), StoreError> {
         let entries: Vec<JournalEntry> =
             journal.entries.iter().filter(|entry| entry.from < entry.next_index).copied().collect();
+        let rules = self.read_rules(store, &entries).await?;
         let mut found = self.take_recent(&entries);
         self.read_others(store, &entries, &mut found).await?;
         self.state.lock().start = None;
         let mut unseen_bytes = 0;
         for entry in entries {
-            for event in found.remove(&(entry.number, entry.from)).unwrap_or_default() {
+            let told = found.remove(&(entry.number, entry.from)).unwrap_or_default();
+            for event in told.events {
                 unseen_bytes += event.size_bytes();
-                self.push_one(event, entry);
+                let rules = rules.get(&entry.number).cloned().unwrap_or(Rules::Unknown);
+                self.push_one(event, told.at, entry, rules);
                 if unseen_bytes >= self.max_bytes / 4 {
                     // A burst shall not push out what nobody had a chance to take.
                     self.moved.send_replace(());
@@ -157,10 +195,56 @@ impl Feed {
         Ok(())
     }
 
-    fn push_one(&self, event: Arc<Event>, entry: JournalEntry) {
+    /// Returns the rules of the tasks that moved, if a reader is judged by them.
+    ///
+    /// One that comes later has a later start than what is pushed without.
+    async fn read_rules(
+        &self,
+        store: &Arc<dyn Store>,
+        entries: &[JournalEntry],
+    ) -> Result<HashMap<TaskNumber, Rules>, StoreError> {
+        let mut found = HashMap::new();
+        if self.judged_readers.load(Ordering::Acquire) == 0 {
+            return Ok(found);
+        }
+        let mut unread = Vec::new();
+        {
+            let mut known = self.rules.lock();
+            if known.len() >= RULES_KEPT {
+                known.clear();
+            }
+            for entry in entries {
+                match known.get(&entry.number) {
+                    Some(rules) => {
+                        found.insert(entry.number, Rules::Known(rules.clone()));
+                    }
+                    None => unread.push(entry.number),
+                }
+            }
+        }
+        unread.sort_unstable();
+        unread.dedup();
+        for numbers in unread.chunks(HEADS_PER_READ) {
+            let heads = store.heads(numbers).await?;
+            let mut known = self.rules.lock();
+            for head in heads {
+                known.insert(head.task.number, head.auth_config.clone());
+                found.insert(head.task.number, Rules::Known(head.auth_config));
+            }
+        }
+        Ok(found)
+    }
+
+    fn push_one(
+        &self,
+        event: Arc<Event>,
+        heard: Option<Instant>,
+        entry: JournalEntry,
+        rules: Rules,
+    ) {
         let mut state = self.state.lock();
         state.bytes += event.size_bytes();
-        state.ring.push_back(Queued { slot: Slot::new(event), entry });
+        state.ring.push_back(Queued { slot: Slot::heard(event, heard), entry, rules });
         while state.bytes > self.max_bytes {
             let Some(oldest) = state.ring.pop_front() else { break };
             state.bytes -= oldest.slot.event.size_bytes();
@@ -168,14 +252,14 @@ impl Feed {
         }
     }
 
-    fn take_recent(&self, entries: &[JournalEntry]) -> HashMap<(TaskNumber, u64), Vec<Arc<Event>>> {
+    fn take_recent(&self, entries: &[JournalEntry]) -> HashMap<(TaskNumber, u64), Told> {
         let mut state = self.state.lock();
         let mut found = HashMap::with_capacity(entries.len());
         for entry in entries {
             let key = (entry.number, entry.from);
-            if let Some(events) = state.recent.remove(&key) {
-                state.recent_bytes -= size_of(&events);
-                found.insert(key, events);
+            if let Some(told) = state.recent.remove(&key) {
+                state.recent_bytes -= size_of(&told.events);
+                found.insert(key, told);
             }
         }
         found
@@ -185,7 +269,7 @@ impl Feed {
         &self,
         store: &Arc<dyn Store>,
         entries: &[JournalEntry],
-        found: &mut HashMap<(TaskNumber, u64), Vec<Arc<Event>>>,
+        found: &mut HashMap<(TaskNumber, u64), Told>,
     ) -> Result<(), StoreError> {
         let unread: Vec<&JournalEntry> = entries
             .iter()
@@ -194,6 +278,8 @@ impl Feed {
         if unread.is_empty() {
             return Ok(());
         }
+        // The journal told of them just now.
+        let at = Some(Instant::now());
         let numbers: Vec<TaskNumber> = unread.iter().map(|entry| entry.number).collect();
         let heads = store.heads(&numbers).await?;
         let tasks: HashMap<TaskNumber, TaskRef> =
@@ -202,7 +288,7 @@ impl Feed {
             // A task that was deleted meanwhile has nothing to say.
             let Some(task) = tasks.get(&entry.number) else { continue };
             let events = read_entry(store, task, entry).await?;
-            found.insert((entry.number, entry.from), events);
+            found.insert((entry.number, entry.from), Told { events, at });
         }
         Ok(())
     }
@@ -238,28 +324,47 @@ fn size_of(events: &[Arc<Event>]) -> usize {
     events.iter().map(|event| event.size_bytes()).sum()
 }
 
+/// What a reader of all tasks wants.
+#[derive(Debug, Clone, Default)]
+pub struct FeedRequest {
+    /// Events wanted.
+    pub filter: Filter,
+    /// Who wants them, where not every task is for everyone: only tasks it
+    /// admits are shown and counted.
+    pub guard: Option<Guard>,
+}
+
 /// One reader of all tasks.
 #[derive(Debug)]
 pub struct FeedReader {
     dispatcher: Arc<Dispatcher>,
     filter: Filter,
+    guard: Option<Guard>,
     /// What was committed before the reader came.
     start: JournalMark,
     position: u64,
     passed: u64,
+    is_cut: bool,
     moved: watch::Receiver<()>,
 }
 
 impl Dispatcher {
     /// Starts reading the events of every task, from this moment on.
-    pub async fn subscribe_all(self: &Arc<Self>, filter: Filter) -> Result<FeedReader, StoreError> {
+    pub async fn subscribe_all(
+        self: &Arc<Self>,
+        request: FeedRequest,
+    ) -> Result<FeedReader, StoreError> {
+        let FeedRequest { filter, guard } = request;
         self.feed.readers.fetch_add(1, Ordering::AcqRel);
+        self.feed.judged_readers.fetch_add(usize::from(guard.is_some()), Ordering::AcqRel);
         let mut reader = FeedReader {
             dispatcher: self.clone(),
             filter,
+            guard,
             start: JournalMark::default(),
             position: 0,
             passed: 0,
+            is_cut: false,
             moved: self.feed.moved.subscribe(),
         };
         {
@@ -275,6 +380,25 @@ impl Dispatcher {
 }
 
 impl FeedReader {
+    /// Sees by another guard from now on; `false` when that lets it see nothing.
+    pub fn renew(&mut self, guard: Guard) -> bool {
+        let may = decide(&guard.principal, guard.action, None) == Decision::Allowed;
+        // A reader that nobody judges stays one.
+        if self.guard.is_some() {
+            self.guard = Some(guard);
+        }
+        may
+    }
+
+    fn may_see(&self, queued: &Queued) -> bool {
+        let Some(guard) = &self.guard else { return true };
+        match &queued.rules {
+            Rules::Known(rules) => guard.admits(&queued.slot.event.task, rules.as_deref()),
+            // Nobody can be let in by rules that nobody can read.
+            Rules::Unknown => false,
+        }
+    }
+
     /// Waits until there may be something to read; dropping it loses nothing.
     pub async fn wait(&mut self) {
         // The sender lives in the dispatcher this reader holds.
@@ -286,6 +410,11 @@ impl FeedReader {
         self.moved.mark_unchanged();
         let state = self.dispatcher.feed.state.lock();
         if self.position < state.first {
+            drop(state);
+            if !std::mem::replace(&mut self.is_cut, true) {
+                let dropped = EventDropped::new(DropReason::Lagged, None, None);
+                self.dispatcher.observer.dropped(&dropped);
+            }
             return Err(FeedError::Lagged);
         }
         let offset = usize::try_from(self.position - state.first).unwrap_or(usize::MAX);
@@ -298,7 +427,10 @@ impl FeedReader {
             }
             self.position += 1;
             let event = &queued.slot.event;
-            if self.start.covers(&queued.entry) || !self.filter.admits(event) {
+            if self.start.covers(&queued.entry)
+                || !self.filter.admits(event)
+                || !self.may_see(queued)
+            {
                 continue;
             }
             bytes += event.size_bytes();
@@ -311,6 +443,8 @@ impl FeedReader {
 
 impl Drop for FeedReader {
     fn drop(&mut self) {
+        let is_judged = usize::from(self.guard.is_some());
+        self.dispatcher.feed.judged_readers.fetch_sub(is_judged, Ordering::AcqRel);
         if self.dispatcher.feed.readers.fetch_sub(1, Ordering::AcqRel) == 1 {
             let mut state = self.dispatcher.feed.state.lock();
             let first = state.first + state.ring.len() as u64;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use super::Dispatcher;
 use super::collapse::CollapsedView;
 use super::reads::{Reads, Start};
-use crate::domain::{Cursor, Event, Filter, TaskId};
+use super::subscription::denial;
+use crate::domain::{Cursor, Decision, Event, Filter, Guard, TaskId};
 use crate::store::{HeadStatus, StoreError, View};
 
 /// What part of a log is wanted.
@@ -21,6 +22,17 @@ pub struct HistoryRequest {
     pub limit: usize,
     /// Whether each `accumulate` series is wanted as one snapshot.
     pub accumulated: bool,
+    /// Who wants it, where the task's own rules shall have a say.
+    pub guard: Option<Guard>,
+}
+
+/// What a history begins with.
+#[derive(Debug)]
+pub enum OpenedHistory {
+    /// Events follow.
+    History(Box<History>),
+    /// The task's own rules do not let the reader.
+    Denied(Decision),
 }
 
 /// An event of a history, and whether it stands for its whole series.
@@ -49,10 +61,13 @@ impl Dispatcher {
     pub async fn history(
         self: &Arc<Self>,
         request: HistoryRequest,
-    ) -> Result<Option<History>, StoreError> {
+    ) -> Result<Option<OpenedHistory>, StoreError> {
         let Some(head) = self.source().store.head(&request.task).await? else { return Ok(None) };
         if head.status == HeadStatus::Deleted {
             return Ok(None);
+        }
+        if let Some(denied) = denial(request.guard.as_ref(), &head) {
+            return Ok(Some(OpenedHistory::Denied(denied)));
         }
         let to = head.next_index;
         let anchor = request.cursor.resolve(head.task.number, to);
@@ -64,7 +79,8 @@ impl Dispatcher {
             None
         };
         let (filter, left, next) = (request.filter, request.limit, start.from);
-        Ok(Some(History { reads, filter, start, collapsed, next, to, left }))
+        let history = History { reads, filter, start, collapsed, next, to, left };
+        Ok(Some(OpenedHistory::History(Box::new(history))))
     }
 }
 

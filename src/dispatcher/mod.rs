@@ -10,11 +10,14 @@
 //! it takes from the ring while it keeps up and reads pages from the store
 //! when it does not, so a slow reader costs nobody anything.
 //!
-//! The dispatcher never writes.
+//! The dispatcher never writes. [`Dispatcher::follow`],
+//! [`Dispatcher::follow_all`] and [`Dispatcher::stream_history`] are its doors
+//! for programs without HTTP; each leads to an async stream.
 
 mod collapse;
 mod counter;
 mod feed;
+mod follow;
 mod history;
 pub(crate) mod pump;
 mod reads;
@@ -25,18 +28,22 @@ mod totals;
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
 
-pub use feed::{FeedError, FeedItem, FeedReader};
-pub use history::{History, HistoryEvent, HistoryRequest};
+pub use feed::{FeedError, FeedItem, FeedReader, FeedRequest};
+pub use follow::FollowError;
+pub use history::{History, HistoryEvent, HistoryRequest, OpenedHistory};
 pub use subscription::{Batch, Entry, Item, OpenedStream, StreamRequest, Subscription};
 pub use topic::Slot;
 
 use self::feed::Feed;
 use self::topic::Topic;
 use crate::domain::TaskNumber;
+use crate::metrics::{ListenerState, Sample};
+use crate::observer::Observer;
 use crate::store::{Bus, BusHealth, Commit, CommitListener, Moved, Store};
 
 /// Store reads on behalf of readers that run at once; the others queue up.
@@ -74,6 +81,7 @@ pub struct Dispatcher {
     /// Topics that heard of events they do not have.
     stale: Notify,
     reads: Semaphore,
+    observer: Observer,
 }
 
 impl std::fmt::Debug for Dispatcher {
@@ -88,6 +96,11 @@ impl Dispatcher {
     /// It has to exist before its store, which reports commits to it; see
     /// [`Self::attach`].
     pub fn new(options: DispatcherOptions) -> Arc<Self> {
+        Self::observed(options, Observer::default())
+    }
+
+    /// Makes a dispatcher without readers that tells `observer` of them.
+    pub fn observed(options: DispatcherOptions, observer: Observer) -> Arc<Self> {
         Arc::new(Self {
             options,
             source: OnceLock::new(),
@@ -95,6 +108,7 @@ impl Dispatcher {
             feed: Feed::new(options.feed_bytes),
             stale: Notify::new(),
             reads: Semaphore::new(CONCURRENT_READS),
+            observer,
         })
     }
 
@@ -109,6 +123,11 @@ impl Dispatcher {
         self.topics.lock().get(&task).map_or(0, |topic| topic.reader_count())
     }
 
+    /// Returns how many streams of all tasks are open on this instance.
+    pub fn all_tasks_reader_count(&self) -> usize {
+        self.feed.reader_count()
+    }
+
     /// Says whether wakes from other instances can be counted on.
     pub fn bus_health(&self) -> BusHealth {
         self.source.get().map_or(BusHealth::Deaf, |source| source.bus.health())
@@ -117,6 +136,20 @@ impl Dispatcher {
     /// Returns how many times listening for wakes was started anew.
     pub fn bus_restarts(&self) -> u64 {
         self.source.get().map_or(0, |source| source.bus.restarts())
+    }
+
+    /// Looks at the store and at the bus for what is shown but not counted.
+    pub fn sample(&self) -> Sample {
+        let listener = match self.bus_health() {
+            BusHealth::Healthy => ListenerState::Healthy,
+            BusHealth::Deaf => ListenerState::Deaf,
+            BusHealth::Local => ListenerState::Local,
+        };
+        Sample {
+            listener: Some(listener),
+            listener_restarts: self.bus_restarts(),
+            ..self.observer.sample()
+        }
     }
 
     fn source(&self) -> &Source {
@@ -130,6 +163,7 @@ impl Dispatcher {
 
 impl CommitListener for Dispatcher {
     fn committed(&self, commits: &[Commit]) {
+        let now = Instant::now();
         let mut moved = Vec::with_capacity(commits.len());
         for commit in commits {
             let next_index = commit.events.last().map_or(0, |last| last.index + 1);
@@ -142,12 +176,12 @@ impl CommitListener for Dispatcher {
             if let Some(topic) = self.topic(commit.task.number) {
                 if commit.deleted {
                     topic.delete();
-                } else if !topic.extend(&commit.events, &self.options) {
+                } else if !topic.extend(&commit.events, now, &self.options) {
                     self.stale.notify_one();
                 }
             }
         }
-        self.feed.note(commits);
+        self.feed.note(commits, now);
         if let Some(source) = self.source.get()
             && !moved.is_empty()
         {

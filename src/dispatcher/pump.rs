@@ -7,6 +7,7 @@
 //! without harm; the poll alone suffices, later.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
@@ -33,12 +34,13 @@ const BYTES_PER_READ: usize = 256 << 10;
 
 /// Moves the topics of one dispatcher on, for ever.
 pub(crate) async fn run(dispatcher: Arc<Dispatcher>, poll_interval: Duration) {
-    let mut pump = Pump { dispatcher, poll_interval, mark: None };
+    let mut pump = Pump { dispatcher, poll_interval, mark: None, hits: AtomicUsize::new(0) };
     let mut next_poll = Instant::now();
     loop {
         let mut due: Vec<Arc<Topic>> = Vec::new();
         let mut look_at_all = false;
         let mut read_journal = false;
+        let mut is_poll = false;
         tokio::select! {
             wake = pump.dispatcher.source().bus.next() => match wake {
                 Wake::Moved(moved) => {
@@ -49,9 +51,16 @@ pub(crate) async fn run(dispatcher: Arc<Dispatcher>, poll_interval: Duration) {
             },
             () = pump.dispatcher.stale.notified() => {}
             () = pump.dispatcher.feed.wanted() => read_journal = true,
-            () = sleep_until(next_poll) => read_journal = true,
+            () = sleep_until(next_poll) => {
+                read_journal = true;
+                is_poll = true;
+            }
         }
         let outcome = pump.turn(due, look_at_all, read_journal).await;
+        let hits = std::mem::take(pump.hits.get_mut());
+        if is_poll {
+            pump.dispatcher.observer.metrics.poll_hits(hits);
+        }
         if let Err(error) = outcome {
             tracing::debug!(%error, "could not look for new events");
             // Nothing is lost: what was heard is still missing next time.
@@ -71,6 +80,8 @@ struct Pump {
     poll_interval: Duration,
     /// How far the journal was read; none while nobody watches.
     mark: Option<JournalMark>,
+    /// Topics found to have news in this turn that nobody had told of.
+    hits: AtomicUsize,
 }
 
 impl Pump {
@@ -137,10 +148,9 @@ impl Pump {
         };
         let mut due = Vec::new();
         for entry in &journal.entries {
-            if let Some(topic) = dispatcher.topic(entry.number)
-                && !topic.hear(entry.next_index)
-                && entry.from == entry.next_index
-            {
+            let Some(topic) = dispatcher.topic(entry.number) else { continue };
+            self.note_hit(&topic, entry.next_index);
+            if !topic.hear(entry.next_index) && entry.from == entry.next_index {
                 due.push(topic);
             }
         }
@@ -157,6 +167,10 @@ impl Pump {
         Ok(due)
     }
 
+    fn note_hit(&self, topic: &Topic, next_index: u64) {
+        self.hits.fetch_add(usize::from(topic.has_not_heard(next_index)), Ordering::Relaxed);
+    }
+
     async fn look_at_heads(&self, topics: &[Arc<Topic>]) -> Result<(), StoreError> {
         for chunk in topics.chunks(TOPICS_PER_QUERY) {
             let numbers: Vec<TaskNumber> = chunk.iter().map(|topic| topic.task.number).collect();
@@ -165,6 +179,7 @@ impl Pump {
                 let head = heads.iter().find(|head| head.task.number == topic.task.number);
                 match head {
                     Some(head) if head.status != HeadStatus::Deleted => {
+                        self.note_hit(topic, head.next_index);
                         topic.place(head);
                     }
                     Some(_) | None => topic.delete(),
@@ -209,6 +224,7 @@ impl Pump {
                         &page.events,
                         range.from,
                         page.covers_to,
+                        None,
                         &self.dispatcher.options,
                     );
                 }

@@ -7,6 +7,7 @@ use super::Dispatcher;
 use super::shared::{Key, Value};
 use super::topic::Topic;
 use crate::domain::{Anchor, Event, Filter};
+use crate::metrics::CatchUpRead;
 use crate::store::{Page, ReadRange, SeriesSpan, Store, StoreError, TaskRef, View};
 
 /// Events of one page.
@@ -87,6 +88,7 @@ impl Reads {
             max_bytes: PAGE_BYTES,
         };
         let read = async {
+            self.count(CatchUpRead::Page);
             let pages = self.store().read(&[range]).await?;
             Ok(Value::Page(Arc::new(pages.into_iter().next().unwrap_or_default())))
         };
@@ -99,6 +101,7 @@ impl Reads {
     /// Reads the `accumulate` series before `to`.
     pub(super) async fn spans(&self, to: u64) -> Result<Arc<Vec<SeriesSpan>>, StoreError> {
         let read = async {
+            self.count(CatchUpRead::Series);
             let spans = self.store().series_spans(self.task.number, to).await?;
             Ok(Value::Spans(Arc::new(spans)))
         };
@@ -114,6 +117,7 @@ impl Reads {
         span: &SeriesSpan,
     ) -> Result<Option<Arc<Event>>, StoreError> {
         let read = async {
+            self.count(CatchUpRead::Snapshot);
             let event = self.store().snapshot(&self.task, span).await?;
             Ok(Value::Snapshot(event.map(Arc::new)))
         };
@@ -121,6 +125,13 @@ impl Reads {
         match self.get(key, read).await? {
             Value::Snapshot(event) => Ok(event),
             Value::Page(_) | Value::Spans(_) => Ok(None),
+        }
+    }
+
+    /// Counts a read for streams; histories read as a matter of course.
+    fn count(&self, read: CatchUpRead) {
+        if self.topic.is_some() {
+            self.dispatcher.observer.metrics.catch_up_read(read);
         }
     }
 

@@ -14,8 +14,11 @@ use super::counter::Counter;
 use super::reads::{Reads, Start};
 use super::topic::{End, Slot, Tail, Topic};
 use super::totals::Totals;
-use crate::domain::{Anchor, Cursor, EventId, Filter, ResumeId, TaskId, TaskStatus};
-use crate::store::{Head, StoreError, View};
+use crate::domain::{
+    Anchor, AuthConfig, Cursor, Decision, EventId, Filter, Guard, ResumeId, TaskId, TaskNumber,
+    TaskStatus,
+};
+use crate::store::{Head, HeadStatus, StoreError, View};
 
 /// Bytes of events after which a batch is handed out.
 const BATCH_BYTES: usize = 64 << 10;
@@ -35,6 +38,8 @@ pub struct StreamRequest {
     pub limit: Option<usize>,
     /// Whether `accumulate` series are wanted as running totals.
     pub accumulated: bool,
+    /// Who wants it, where the task's own rules shall have a say.
+    pub guard: Option<Guard>,
 }
 
 /// What a subscription begins with.
@@ -44,6 +49,8 @@ pub enum OpenedStream {
     Stream(Box<Subscription>),
     /// The reader has seen the end of a finished task.
     AtEnd,
+    /// The task's own rules do not let the reader.
+    Denied(Decision),
 }
 
 /// An event for a reader.
@@ -96,6 +103,7 @@ enum Phase {
 pub struct Subscription {
     reads: Reads,
     registration: Registration,
+    rules: Option<Arc<AuthConfig>>,
     filter: Filter,
     counter: Counter,
     totals: Option<Totals>,
@@ -143,6 +151,9 @@ impl Dispatcher {
         request: StreamRequest,
     ) -> Result<Option<OpenedStream>, StoreError> {
         let Some(head) = self.admitted_head(&request.task).await? else { return Ok(None) };
+        if let Some(denied) = denial(request.guard.as_ref(), &head) {
+            return Ok(Some(OpenedStream::Denied(denied)));
+        }
         let registration = Registration::new(self, &head);
         let topic = registration.topic.clone();
         let moved = topic.watch();
@@ -171,6 +182,7 @@ impl Dispatcher {
         let mut subscription = Subscription {
             reads,
             registration,
+            rules: head.auth_config,
             counter: Counter::new(request.filter.clone()),
             filter: request.filter.clone(),
             totals: request.accumulated.then(Totals::default),
@@ -190,6 +202,12 @@ impl Dispatcher {
         let _permit = self.reads.acquire().await;
         self.source().store.head(task).await
     }
+}
+
+/// Returns why the rules of a task that is there refuse, if they do.
+pub(super) fn denial(guard: Option<&Guard>, head: &Head) -> Option<Decision> {
+    let decision = guard?.decide(head.auth_config.as_deref());
+    (head.status != HeadStatus::Deleted && decision != Decision::Allowed).then_some(decision)
 }
 
 fn has_seen_end(id: &str, topic: &Topic, next_index: u64, end: Option<End>) -> bool {
@@ -228,6 +246,16 @@ impl Subscription {
         self.cursor = to;
         self.phase = Phase::Collapsed { view, newest: to - 1, is_named };
         Ok(())
+    }
+
+    /// Returns the number of the task it follows.
+    pub fn task_number(&self) -> TaskNumber {
+        self.reads.task.number
+    }
+
+    /// Tells whether `guard` still admits its caller to this task.
+    pub fn admits(&self, guard: &Guard) -> bool {
+        guard.admits(&self.reads.task.id, self.rules.as_deref())
     }
 
     /// Waits until there may be something to read; dropping it loses nothing.
@@ -354,7 +382,7 @@ impl Subscription {
             }
             if let (Some(totals), true) = (&mut self.totals, slot.event.is_delta()) {
                 let whole = totals.fold(self.reads.store(), &self.reads.task, &slot.event).await?;
-                slot = Slot::new(Arc::new(whole));
+                slot = Slot::heard(Arc::new(whole), slot.heard);
             }
             bytes += slot.event.size_bytes();
             let (is_snapshot, collapsed_to) = (false, None);

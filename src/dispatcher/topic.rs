@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -21,6 +22,9 @@ use crate::store::{Head, HeadStatus, TaskRef};
 pub struct Slot {
     /// The event.
     pub event: Arc<Event>,
+    /// When this instance heard of it: its commit here, or the wake or poll
+    /// that told of it. `None` for what was read for a replay.
+    pub heard: Option<Instant>,
     /// Its frame as an envelope.
     pub wrapped: OnceLock<Bytes>,
     /// Its frame as a raw event.
@@ -30,7 +34,12 @@ pub struct Slot {
 impl Slot {
     /// Makes a slot nothing was written into.
     pub fn new(event: Arc<Event>) -> Arc<Self> {
-        Arc::new(Self { event, wrapped: OnceLock::new(), raw: OnceLock::new() })
+        Self::heard(event, None)
+    }
+
+    /// Makes a slot of an event this instance heard of at a known time.
+    pub(super) fn heard(event: Arc<Event>, heard: Option<Instant>) -> Arc<Self> {
+        Arc::new(Self { event, heard, wrapped: OnceLock::new(), raw: OnceLock::new() })
     }
 }
 
@@ -63,6 +72,8 @@ struct State {
     is_placed: bool,
     /// The log is said to reach here.
     heard: u64,
+    /// When it was first said to reach past `next`.
+    heard_at: Option<Instant>,
     end: Option<End>,
     is_deleted: bool,
 }
@@ -139,6 +150,9 @@ impl Topic {
             state.next = head.next_index;
         }
         state.heard = state.heard.max(head.next_index);
+        if state.heard > state.next {
+            state.heard_at.get_or_insert_with(Instant::now);
+        }
         drop(state);
         self.moved.send_replace(());
     }
@@ -151,9 +165,14 @@ impl Topic {
     }
 
     /// Takes events that follow each other; `false` when some before them are missing.
-    pub(super) fn extend(&self, events: &[Arc<Event>], options: &DispatcherOptions) -> bool {
+    pub(super) fn extend(
+        &self,
+        events: &[Arc<Event>],
+        at: Instant,
+        options: &DispatcherOptions,
+    ) -> bool {
         let (Some(first), Some(last)) = (events.first(), events.last()) else { return true };
-        self.extend_to(events, first.index, last.index + 1, options)
+        self.extend_to(events, first.index, last.index + 1, Some(at), options)
     }
 
     /// Takes all that is left of `from..to`; `false` when some before it are missing.
@@ -162,20 +181,24 @@ impl Topic {
         events: &[Arc<Event>],
         from: u64,
         to: u64,
+        at: Option<Instant>,
         options: &DispatcherOptions,
     ) -> bool {
         let mut state = self.state.lock();
         state.heard = state.heard.max(to);
         if !state.is_placed || from > state.next {
+            state.heard_at = state.heard_at.or(at);
             return false;
         }
         let next = state.next;
+        // A commit of our own is news by itself; what was read was told of.
+        let at = at.or(state.heard_at);
         for event in events.iter().filter(|event| event.index >= next) {
             if let Some(status) = terminal_status(event) {
                 state.end = Some(End { status, event: event.id() });
             }
             state.ring_bytes += event.size_bytes();
-            state.ring.push_back(Slot::new(event.clone()));
+            state.ring.push_back(Slot::heard(event.clone(), at));
         }
         state.next = next.max(to);
         while state.ring.len() > options.ring_events
@@ -186,6 +209,9 @@ impl Topic {
             state.first = oldest.event.index + 1;
         }
         let is_complete = state.next >= state.heard;
+        if is_complete {
+            state.heard_at = None;
+        }
         drop(state);
         self.moved.send_replace(());
         is_complete
@@ -195,7 +221,17 @@ impl Topic {
     pub(super) fn hear(&self, next_index: u64) -> bool {
         let mut state = self.state.lock();
         state.heard = state.heard.max(next_index);
-        state.is_placed && state.heard > state.next
+        let is_news = state.is_placed && state.heard > state.next;
+        if is_news {
+            state.heard_at.get_or_insert_with(Instant::now);
+        }
+        is_news
+    }
+
+    /// Tells whether nobody said before that the log reaches `next_index`.
+    pub(super) fn has_not_heard(&self, next_index: u64) -> bool {
+        let state = self.state.lock();
+        state.is_placed && state.heard < next_index
     }
 
     /// Returns what is missing in the ring, if anything.
@@ -209,6 +245,7 @@ impl Topic {
     pub(super) fn believe_only_ring(&self) {
         let mut state = self.state.lock();
         state.heard = state.next;
+        state.heard_at = None;
     }
 
     /// Ends the topic: its task is gone.

@@ -4,23 +4,68 @@
 //! decides for itself. In mode `none` every caller is
 //! [`Principal::unrestricted`].
 
-use super::TaskId;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::{AuthConfig, TaskId};
 
 /// A permission a caller may hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Scope {
     /// Create tasks.
+    #[serde(rename = "task:create")]
     TaskCreate,
     /// Change and delete tasks.
+    #[serde(rename = "task:manage")]
     TaskManage,
     /// Publish events.
+    #[serde(rename = "event:publish")]
     EventPublish,
     /// Read tasks and follow streams.
+    #[serde(rename = "event:subscribe")]
     EventSubscribe,
     /// Read event history.
+    #[serde(rename = "event:history")]
     EventHistory,
+    /// Create tasks with webhooks.
+    #[serde(rename = "webhook:create")]
+    WebhookCreate,
     /// Everything.
+    #[serde(rename = "*")]
     All,
+}
+
+impl Scope {
+    /// Every scope.
+    pub const ALL: [Self; 7] = [
+        Self::TaskCreate,
+        Self::TaskManage,
+        Self::EventPublish,
+        Self::EventSubscribe,
+        Self::EventHistory,
+        Self::WebhookCreate,
+        Self::All,
+    ];
+
+    /// Returns the scope's name on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::TaskCreate => "task:create",
+            Self::TaskManage => "task:manage",
+            Self::EventPublish => "event:publish",
+            Self::EventSubscribe => "event:subscribe",
+            Self::EventHistory => "event:history",
+            Self::WebhookCreate => "webhook:create",
+            Self::All => "*",
+        }
+    }
+
+    /// Parses a scope's name.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|scope| scope.as_str() == text)
+    }
 }
 
 /// What a caller wants to do.
@@ -38,6 +83,8 @@ pub enum Action {
     PublishEvents,
     /// Move a task to another state or delete it.
     ManageTask,
+    /// Give a new task webhooks.
+    CreateWebhooks,
 }
 
 impl Action {
@@ -49,6 +96,7 @@ impl Action {
             Self::ReadHistory => Scope::EventHistory,
             Self::PublishEvents => Scope::EventPublish,
             Self::ManageTask => Scope::TaskManage,
+            Self::CreateWebhooks => Scope::WebhookCreate,
         }
     }
 }
@@ -65,16 +113,28 @@ pub enum TaskGrant {
 /// A caller whose identity was established.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Principal {
+    /// Who it is, in the words of whoever vouches for it.
+    pub subject: Option<Arc<str>>,
     /// Permissions held.
     pub scopes: Vec<Scope>,
     /// Tasks those permissions extend to.
     pub tasks: TaskGrant,
+    /// What else is known of the caller, for the rules of a task.
+    pub claims: Map<String, Value>,
+    /// When that stops to hold, Unix milliseconds.
+    pub expires_at_ms: Option<u64>,
 }
 
 impl Principal {
     /// Returns the caller of mode `none`: every permission on every task.
     pub fn unrestricted() -> Self {
-        Self { scopes: vec![Scope::All], tasks: TaskGrant::Every }
+        Self {
+            subject: None,
+            scopes: vec![Scope::All],
+            tasks: TaskGrant::Every,
+            claims: Map::new(),
+            expires_at_ms: None,
+        }
     }
 }
 
@@ -87,6 +147,18 @@ pub enum Decision {
     MissingScope(Scope),
     /// No, and the caller must not learn whether the task exists.
     Hidden,
+    /// No: the task's own rules refuse a caller who may know that it exists.
+    Forbidden,
+}
+
+/// Decides whether `principal` may perform `action` on any task at all.
+pub fn decide_scope(principal: &Principal, action: Action) -> Decision {
+    let scope = action.scope();
+    if principal.scopes.iter().any(|held| *held == scope || *held == Scope::All) {
+        Decision::Allowed
+    } else {
+        Decision::MissingScope(scope)
+    }
 }
 
 /// Decides whether `principal` may perform `action` on `task`.
@@ -94,9 +166,9 @@ pub enum Decision {
 /// `task` is `None` where no task is named: listing, and creating a task
 /// under a server-made id.
 pub fn decide(principal: &Principal, action: Action, task: Option<&TaskId>) -> Decision {
-    let scope = action.scope();
-    if !principal.scopes.iter().any(|held| *held == scope || *held == Scope::All) {
-        return Decision::MissingScope(scope);
+    let by_scope = decide_scope(principal, action);
+    if by_scope != Decision::Allowed {
+        return by_scope;
     }
     match (&principal.tasks, task) {
         (TaskGrant::Every, _) => Decision::Allowed,
@@ -107,13 +179,53 @@ pub fn decide(principal: &Principal, action: Action, task: Option<&TaskId>) -> D
     }
 }
 
+/// Decides whether a task's own rules let `principal` perform `action`.
+///
+/// It is asked after [`decide`], once the task was read: rules only tighten.
+pub fn decide_by_rules(
+    principal: &Principal,
+    action: Action,
+    rules: Option<&AuthConfig>,
+) -> Decision {
+    if rules.is_none_or(|rules| rules.admits(principal, action.scope())) {
+        return Decision::Allowed;
+    }
+    match principal.tasks {
+        TaskGrant::Every => Decision::Forbidden,
+        TaskGrant::Only(_) => Decision::Hidden,
+    }
+}
+
+/// Who wants what, where a task's own rules have a say in it.
+#[derive(Debug, Clone)]
+pub struct Guard {
+    /// The caller.
+    pub principal: Arc<Principal>,
+    /// What it wants to do.
+    pub action: Action,
+}
+
+impl Guard {
+    /// Tells whether the caller may do it to `task`, all in all.
+    pub fn admits(&self, task: &TaskId, rules: Option<&AuthConfig>) -> bool {
+        decide(&self.principal, self.action, Some(task)) == Decision::Allowed
+            && self.decide(rules) == Decision::Allowed
+    }
+
+    /// Decides by the task's own rules alone.
+    pub fn decide(&self, rules: Option<&AuthConfig>) -> Decision {
+        decide_by_rules(&self.principal, self.action, rules)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn narrow(scope: Scope) -> Principal {
         let id = TaskId::parse("mine").unwrap();
-        Principal { scopes: vec![scope], tasks: TaskGrant::Only(vec![id]) }
+        let tasks = TaskGrant::Only(vec![id]);
+        Principal { scopes: vec![scope], tasks, ..Principal::unrestricted() }
     }
 
     #[test]
@@ -133,5 +245,24 @@ mod tests {
         assert_eq!(decide(&caller, Action::ReadTask, Some(&other)), Decision::Hidden);
         assert_eq!(decide(&caller, Action::CreateTask, None), Decision::Hidden);
         assert_eq!(decide(&caller, Action::ReadAnyTask, None), Decision::Allowed);
+    }
+
+    #[test]
+    fn rules_tighten_what_a_token_allows_and_never_widen_it() {
+        let (mine, other) = (TaskId::parse("mine").unwrap(), TaskId::parse("other").unwrap());
+        let rules: AuthConfig = serde_json::from_value(serde_json::json!({"rules": [
+            {"match": {"scope": ["event:subscribe"]}, "require": {"sub": ["me"]}},
+        ]}))
+        .unwrap();
+        let guard = |subject: &str, action| Guard {
+            principal: Arc::new(Principal { subject: Some(subject.into()), ..narrow(Scope::All) }),
+            action,
+        };
+        assert!(guard("me", Action::ReadTask).admits(&mine, Some(&rules)));
+        assert!(!guard("me", Action::ReadTask).admits(&other, Some(&rules)));
+        assert!(!guard("you", Action::ReadTask).admits(&mine, Some(&rules)));
+        assert!(!guard("you", Action::ReadAnyTask).admits(&mine, Some(&rules)));
+        assert!(guard("you", Action::ReadHistory).admits(&mine, Some(&rules)));
+        assert_eq!(guard("you", Action::ReadTask).decide(Some(&rules)), Decision::Hidden);
     }
 }

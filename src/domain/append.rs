@@ -9,8 +9,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::{
-    EventDraft, Json, Level, STATUS_EVENT_TYPE, SeriesConflict, SeriesMode, SeriesState,
-    SeriesWrite, TaskError, TaskId, TaskStatus, json,
+    AuthConfig, Decision, EndpointHook, EventDraft, Guard, IdempotencyKey, Json, Level, Owed,
+    STATUS_EVENT_TYPE, SeriesConflict, SeriesMode, SeriesState, SeriesWrite, TaskError, TaskId,
+    TaskStatus, Webhook, json, owed,
 };
 
 /// A request to change a task: all of it happens, or nothing.
@@ -20,8 +21,21 @@ pub struct Append {
     pub task: TaskId,
     /// What to do.
     pub change: Change,
+    /// What holds for every write.
+    pub rules: Arc<AppendRules>,
+    /// Whose write it is; `None` where nobody needs to be asked.
+    pub guard: Option<Guard>,
+    /// Makes a repeat of the request take effect once.
+    pub key: Option<IdempotencyKey>,
+}
+
+/// What holds for every write of a service.
+#[derive(Debug, Clone, Default)]
+pub struct AppendRules {
     /// Longest text of an `accumulate` series, in bytes.
     pub series_text_limit: u64,
+    /// Endpoints of the configuration.
+    pub endpoints: Vec<EndpointHook>,
 }
 
 /// What a write does to a task.
@@ -45,6 +59,25 @@ pub struct Transition {
 }
 
 impl Transition {
+    /// Returns the move to a state, with nothing to keep on the task.
+    pub fn to(status: TaskStatus) -> Self {
+        Self { to: status, result: None, error: None }
+    }
+
+    /// Returns the same move with a result, which should be an object.
+    #[must_use]
+    pub fn with_result(mut self, result: Json) -> Self {
+        self.result = Some(result);
+        self
+    }
+
+    /// Returns the same move with an error.
+    #[must_use]
+    pub fn with_error(mut self, error: TaskError) -> Self {
+        self.error = Some(error);
+        self
+    }
+
     /// Returns the event that tells readers about this transition.
     fn status_event(&self) -> EventDraft {
         let mut data = String::from("{\"status\":\"");
@@ -68,9 +101,22 @@ impl Transition {
     }
 }
 
+/// What was settled when a task was created, as far as writes depend on it.
+#[derive(Debug, Clone, Default)]
+pub struct TaskPolicy {
+    /// What kind of task it is.
+    pub task_type: Option<Arc<str>>,
+    /// Who else must agree before a caller may touch it.
+    pub auth_config: Option<AuthConfig>,
+    /// Who is told of its events.
+    pub webhooks: Vec<Webhook>,
+}
+
 /// What a verdict on a task depends on.
 #[derive(Debug, Clone)]
 pub struct TaskState {
+    /// What does not change.
+    pub policy: Arc<TaskPolicy>,
     /// State of the task.
     pub status: TaskStatus,
     /// Index the next event gets.
@@ -90,11 +136,15 @@ pub struct Sealed {
     pub series: Vec<SeriesWrite>,
     /// State to enter, with what to keep on the task.
     pub transition: Option<Transition>,
+    /// Deliveries the events owe, in their order.
+    pub owed: Vec<Owed>,
 }
 
 /// Why a write was refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
+    /// The task's own rules do not let the caller.
+    Denied(Decision),
     /// The task is finished; nothing follows a terminal state.
     Closed(TaskStatus),
     /// The table of transitions has no such entry.
@@ -129,6 +179,16 @@ pub struct Refused {
     pub change: Change,
 }
 
+impl Change {
+    /// Returns the events of the change as they would be stored.
+    pub fn into_drafts(self) -> Vec<EventDraft> {
+        match self {
+            Self::Publish(events) => events,
+            Self::Transition(transition) => vec![transition.status_event()],
+        }
+    }
+}
+
 impl Sealed {
     /// Turns the write back into the change it was judged from.
     pub fn into_change(self) -> Change {
@@ -143,21 +203,28 @@ impl Sealed {
 pub fn judge(
     state: &mut TaskState,
     change: Change,
-    series_text_limit: u64,
+    rules: &AppendRules,
+    guard: Option<&Guard>,
 ) -> Result<Sealed, Box<Refused>> {
-    let series = match verdict(state, &change, series_text_limit) {
+    let decision = guard.map(|guard| guard.decide(state.policy.auth_config.as_ref()));
+    if let Some(denied) = decision.filter(|decision| *decision != Decision::Allowed) {
+        return Err(Box::new(Refused { refusal: Refusal::Denied(denied), change }));
+    }
+    let series = match verdict(state, &change, rules.series_text_limit) {
         Ok(series) => series,
         Err(refusal) => return Err(Box::new(Refused { refusal, change })),
     };
     let first_index = state.next_index;
-    let sealed = match change {
-        Change::Publish(events) => Sealed { first_index, events, series, transition: None },
+    let (events, transition) = match change {
+        Change::Publish(events) => (events, None),
         Change::Transition(transition) => {
             state.status = transition.to;
-            let events = vec![transition.status_event()];
-            Sealed { first_index, events, series, transition: Some(transition) }
+            (vec![transition.status_event()], Some(transition))
         }
     };
+    let TaskPolicy { task_type, webhooks, .. } = &*state.policy;
+    let owed = owed(task_type.as_deref(), webhooks, &rules.endpoints, &events);
+    let sealed = Sealed { first_index, events, series, transition, owed };
     state.next_index += sealed.events.len() as u64;
     for write in &sealed.series {
         state.series.insert(write.id.clone(), write.state.clone());
@@ -246,7 +313,16 @@ mod tests {
     use crate::domain::SeriesTag;
 
     fn running() -> TaskState {
-        TaskState { status: TaskStatus::Running, next_index: 5, series: HashMap::new() }
+        TaskState {
+            policy: Arc::default(),
+            status: TaskStatus::Running,
+            next_index: 5,
+            series: HashMap::new(),
+        }
+    }
+
+    fn limit(series_text_limit: u64) -> AppendRules {
+        AppendRules { series_text_limit, ..AppendRules::default() }
     }
 
     fn delta(series: &str, data: &str) -> EventDraft {
@@ -266,7 +342,8 @@ mod tests {
     fn a_refused_request_leaves_no_trace_of_its_good_events() {
         let mut state = running();
         let events = vec![delta("a", r#"{"text":"x"}"#), delta("a", r#"{"text":7}"#)];
-        let refusal = judge(&mut state, Change::Publish(events), 100).unwrap_err().refusal;
+        let refusal =
+            judge(&mut state, Change::Publish(events), &limit(100), None).unwrap_err().refusal;
         assert!(matches!(refusal, Refusal::Series { position: 1, .. }));
         assert_eq!(state.next_index, 5);
         assert!(state.series.is_empty());
@@ -276,12 +353,13 @@ mod tests {
     fn a_request_sees_the_series_its_earlier_events_opened() {
         let mut state = running();
         let events = vec![delta("a", r#"{"text":"xy"}"#), delta("a", r#"{"text":"z"}"#)];
-        let sealed = judge(&mut state, Change::Publish(events), 3).unwrap();
+        let sealed = judge(&mut state, Change::Publish(events), &limit(3), None).unwrap();
         assert_eq!(sealed.series.len(), 1);
         let series = &state.series["a"];
         assert_eq!((series.first_index, series.last_index, series.text_bytes), (5, 6, 3));
         let more = vec![delta("a", r#"{"text":"!"}"#)];
-        let refusal = judge(&mut state, Change::Publish(more), 3).unwrap_err().refusal;
+        let refusal =
+            judge(&mut state, Change::Publish(more), &limit(3), None).unwrap_err().refusal;
         assert_eq!(refusal, Refusal::SeriesTooLong { position: 0, limit_bytes: 3 });
     }
 
@@ -289,12 +367,15 @@ mod tests {
     fn nothing_follows_a_terminal_state() {
         let mut state = running();
         let done = Transition { to: TaskStatus::Completed, result: None, error: None };
-        let sealed = judge(&mut state, Change::Transition(done.clone()), 100).unwrap();
+        let sealed =
+            judge(&mut state, Change::Transition(done.clone()), &limit(100), None).unwrap();
         assert_eq!(sealed.events[0].data.as_str(), r#"{"status":"completed"}"#);
         assert_eq!(state.next_index, 6);
-        let again = judge(&mut state, Change::Transition(done), 100).unwrap_err().refusal;
+        let again =
+            judge(&mut state, Change::Transition(done), &limit(100), None).unwrap_err().refusal;
         assert!(matches!(again, Refusal::IllegalTransition { from: TaskStatus::Completed, .. }));
-        let late = judge(&mut state, Change::Publish(Vec::new()), 100).unwrap_err().refusal;
+        let late =
+            judge(&mut state, Change::Publish(Vec::new()), &limit(100), None).unwrap_err().refusal;
         assert_eq!(late, Refusal::Closed(TaskStatus::Completed));
     }
 }

@@ -1,5 +1,7 @@
 //! Where a reader wants to continue.
 
+use std::fmt;
+
 use super::{EventId, TaskNumber};
 
 /// An id a stream gave out: an event's, with the state of a collapsed replay.
@@ -9,6 +11,13 @@ pub struct ResumeId {
     pub event: EventId,
     /// Newest index of the collapsed replay it was part of, if it was.
     pub collapsed_to: Option<u64>,
+}
+
+impl fmt::Display for ResumeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.event.fmt(f)?;
+        self.collapsed_to.map_or(Ok(()), |newest| write!(f, "~{newest}"))
+    }
 }
 
 impl ResumeId {

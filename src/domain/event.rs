@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::{EventId, Json, SeriesMode, TaskId, TaskNumber};
 
 /// The type of the event every transition appends.
@@ -15,8 +17,24 @@ pub fn is_reserved_type(event_type: &str) -> bool {
     event_type.starts_with(RESERVED_TYPE_PREFIX)
 }
 
+/// Longest type of a task or an event, and longest name of a series, in bytes.
+const MAX_LABEL_BYTES: usize = 255;
+
+/// Tells whether `text` may name a series or tag a task: 1 to 255 bytes
+/// without control characters.
+pub fn is_label(text: &str) -> bool {
+    (1..=MAX_LABEL_BYTES).contains(&text.len()) && !text.chars().any(char::is_control)
+}
+
+/// Tells whether `text` may be the type of a task or an event: a label without
+/// the characters that mean something in a list of types.
+pub fn is_type(text: &str) -> bool {
+    is_label(text) && !text.contains([',', '*'])
+}
+
 /// How much an event matters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Level {
     /// For those who build the thing.
     Debug,
@@ -70,6 +88,42 @@ pub struct EventDraft {
     pub data: Json,
     /// The series it belongs to, if any.
     pub series: Option<SeriesTag>,
+}
+
+/// A type that no event may be published with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the type of an event is 1 to 255 bytes without control characters, commas and asterisks, \
+     and does not begin with taskcast:"
+)]
+pub struct InvalidEventType;
+
+impl EventDraft {
+    /// Makes an event of level `info` outside of every series.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the type is none, or one that only the service publishes.
+    pub fn new(event_type: &str, data: Json) -> Result<Self, InvalidEventType> {
+        if !is_type(event_type) || is_reserved_type(event_type) {
+            return Err(InvalidEventType);
+        }
+        Ok(Self { event_type: event_type.into(), level: Level::Info, data, series: None })
+    }
+
+    /// Returns the event at another level.
+    #[must_use]
+    pub fn at_level(mut self, level: Level) -> Self {
+        self.level = level;
+        self
+    }
+
+    /// Returns the event as part of a series.
+    #[must_use]
+    pub fn in_series(mut self, id: &str, mode: SeriesMode) -> Self {
+        self.series = Some(SeriesTag { id: id.into(), mode: Some(mode), field: None });
+        self
+    }
 }
 
 /// An entry of a task's log.

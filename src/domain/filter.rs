@@ -1,11 +1,15 @@
 //! Which events a reader wants.
 
+use std::fmt;
 use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
 
 use super::{Event, Level, STATUS_EVENT_TYPE};
 
 /// One entry of a `types` list.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum TypePattern {
     /// `*`: every type.
     Any,
@@ -44,6 +48,30 @@ impl TypePattern {
             Self::Prefix(prefix) => event_type.starts_with(&**prefix),
             Self::Exact(exact) => event_type == &**exact,
         }
+    }
+}
+
+impl fmt::Display for TypePattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.write_str("*"),
+            Self::Prefix(prefix) => write!(f, "{prefix}*"),
+            Self::Exact(exact) => f.write_str(exact),
+        }
+    }
+}
+
+impl TryFrom<String> for TypePattern {
+    type Error = InvalidPattern;
+
+    fn try_from(text: String) -> Result<Self, InvalidPattern> {
+        Self::parse(&text)
+    }
+}
+
+impl From<TypePattern> for String {
+    fn from(pattern: TypePattern) -> Self {
+        pattern.to_string()
     }
 }
 

@@ -11,6 +11,9 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+use serde::Serialize;
+use serde::de::IgnoredAny;
+
 /// A JSON value as compact text.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Json(Arc<str>);
@@ -21,7 +24,26 @@ impl Json {
         Self("null".into())
     }
 
-    /// Takes valid JSON text, dropping whitespace between tokens.
+    /// Writes a value as JSON.
+    ///
+    /// # Errors
+    ///
+    /// Fails for what JSON cannot say, a map whose keys are not strings for
+    /// example.
+    pub fn of<T: Serialize + ?Sized>(value: &T) -> serde_json::Result<Self> {
+        serde_json::to_string(value).map(Self::from_compact)
+    }
+
+    /// Takes JSON text from somewhere, dropping whitespace between tokens.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the text is not JSON.
+    pub fn parse(text: &str) -> serde_json::Result<Self> {
+        serde_json::from_str::<IgnoredAny>(text).map(|_| Self::from_valid(text))
+    }
+
+    /// Takes text that a JSON parser accepted, dropping whitespace between tokens.
     pub fn from_valid(text: &str) -> Self {
         if has_whitespace_outside_strings(text) {
             Self(compact(text).into())
@@ -295,6 +317,15 @@ mod tests {
         assert_eq!(with_string_member(r#"{"a":1}"#, "t", "y"), r#"{"a":1,"t":"y"}"#);
         assert_eq!(with_string_member("{}", "t", "y"), r#"{"t":"y"}"#);
         assert_eq!(with_string_member("null", "t", "y"), r#"{"t":"y"}"#);
+    }
+
+    #[test]
+    fn values_are_written_and_text_is_checked() {
+        assert_eq!(Json::of(&[1, 2]).unwrap().as_str(), "[1,2]");
+        assert_eq!(Json::parse(r#" {"a": 1.0, "a": 2} "#).unwrap().as_str(), r#"{"a":1.0,"a":2}"#);
+        for wrong in ["", "{", "{} {}", "a", "[1,]"] {
+            assert!(Json::parse(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

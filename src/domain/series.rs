@@ -6,10 +6,13 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Event, EventDraft, Json, Level, SeriesTag, json};
 
 /// How the events of a series fold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum SeriesMode {
     /// Every event stands for itself.
     KeepAll,

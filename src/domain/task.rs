@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Json, TaskGrant, TaskId, TaskNumber, TaskStatus, TypePattern};
+use super::{
+    AuthConfig, CleanupRule, Json, TaskGrant, TaskId, TaskNumber, TaskStatus, TypePattern, Webhook,
+};
 
 /// Why a task failed, in the backend's words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +15,13 @@ pub struct TaskError {
     pub message: Arc<str>,
     /// More, as an object.
     pub details: Option<Json>,
+}
+
+impl TaskError {
+    /// Returns an error that is a sentence and nothing else.
+    pub fn new(message: &str) -> Self {
+        Self { code: None, message: message.into(), details: None }
+    }
 }
 
 /// A task to be created.
@@ -30,6 +39,29 @@ pub struct NewTask {
     pub tags: Option<Vec<Arc<str>>>,
     /// Time to live in seconds, counted from creation.
     pub ttl_seconds: Option<u64>,
+    /// Who else must agree before a caller may touch it.
+    pub auth_config: Option<AuthConfig>,
+    /// Who is told of its events.
+    pub webhooks: Option<Vec<Webhook>>,
+    /// What goes of it once it is finished.
+    pub cleanup: Option<Vec<CleanupRule>>,
+}
+
+impl NewTask {
+    /// Returns a task that has nothing but an id.
+    pub fn new(id: TaskId) -> Self {
+        Self {
+            id,
+            task_type: None,
+            params: None,
+            metadata: None,
+            tags: None,
+            ttl_seconds: None,
+            auth_config: None,
+            webhooks: None,
+            cleanup: None,
+        }
+    }
 }
 
 /// A task.

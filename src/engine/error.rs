@@ -1,6 +1,6 @@
 //! How each use case can end, success apart.
 
-use crate::domain::{SeriesConflict, TaskId, TaskStatus};
+use crate::domain::{Decision, SeriesConflict, TaskId, TaskStatus};
 use crate::store::StoreError;
 
 /// A task was not created.
@@ -9,6 +9,9 @@ pub enum CreateTaskError {
     /// Another task has the id.
     #[error("task {0} exists")]
     Exists(TaskId),
+    /// Another request was sent with the same idempotency key.
+    #[error("the idempotency key was used for another request")]
+    KeyConflict,
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -23,6 +26,12 @@ pub enum PublishError {
     /// The task is finished.
     #[error("task is {0}")]
     Closed(TaskStatus),
+    /// The task's own rules do not let the caller.
+    #[error("refused by the task's rules")]
+    Denied(Decision),
+    /// Another request was sent with the same idempotency key.
+    #[error("the idempotency key was used for another request")]
+    KeyConflict,
     /// An event does not fit its series.
     #[error("event {position}: {conflict}")]
     Series {
@@ -58,6 +67,12 @@ pub enum TransitionError {
         /// State that was asked for.
         to: TaskStatus,
     },
+    /// The task's own rules do not let the caller.
+    #[error("refused by the task's rules")]
+    Denied(Decision),
+    /// Another request was sent with the same idempotency key.
+    #[error("the idempotency key was used for another request")]
+    KeyConflict,
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),

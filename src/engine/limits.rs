@@ -17,6 +17,8 @@ pub struct Limits {
     pub nesting: usize,
     /// Most tags on a task.
     pub tags: usize,
+    /// Most webhooks on a task.
+    pub webhooks_per_task: usize,
     /// Most events a history request returns.
     pub history_events: usize,
     /// Most tasks on a page of a list.
@@ -36,6 +38,7 @@ impl Default for Limits {
             events_per_request: 1_000,
             nesting: 64,
             tags: 100,
+            webhooks_per_task: 20,
             history_events: 10_000,
             list_tasks: 500,
             list_page_bytes: 4 * MIB,

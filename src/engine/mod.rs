@@ -7,24 +7,59 @@
 //! keep readers waiting.
 
 mod error;
+mod fresh;
 mod limits;
+mod listing;
 
 use std::sync::Arc;
 
 pub use error::{CreateTaskError, PublishError, TransitionError};
+pub use fresh::fresh_task_id;
 pub use limits::Limits;
 
 use crate::domain::{
-    Append, Change, Event, EventDraft, ListQuery, NewTask, Refusal, Task, TaskId, TaskPage,
-    Transition,
+    Append, AppendRules, Change, DeliveryId, EndpointHook, Event, EventDraft, Guard,
+    IdempotencyKey, ListQuery, NewTask, Refusal, Task, TaskId, TaskPage, Transition,
 };
+use crate::metrics::{AppendKind, AppendOutcome, Metrics};
 use crate::store::{Appended, Created, Store, StoreError};
+pub use crate::store::{Attempted, Delivery, DeliveryState};
+
+/// What a write brings along beside what it writes.
+#[derive(Debug, Clone, Default)]
+pub struct WriteContext {
+    /// Whose write it is, where a task's own rules shall have a say.
+    pub guard: Option<Guard>,
+    /// Makes a repeat of the request take effect once.
+    pub key: Option<IdempotencyKey>,
+}
+
+/// A write that was carried out, now or before.
+#[derive(Debug, Clone)]
+pub struct Written<T> {
+    /// What came of it.
+    pub outcome: T,
+    /// Whether an earlier request with the same key did it.
+    pub replayed: bool,
+}
+
+impl<T> Written<T> {
+    fn now(outcome: T) -> Self {
+        Self { outcome, replayed: false }
+    }
+
+    fn before(outcome: T) -> Self {
+        Self { outcome, replayed: true }
+    }
+}
 
 /// Creates, moves and deletes tasks and publishes their events.
 #[derive(Clone)]
 pub struct Engine {
     store: Arc<dyn Store>,
     limits: Limits,
+    rules: Arc<AppendRules>,
+    metrics: Arc<Metrics>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -34,9 +69,16 @@ impl std::fmt::Debug for Engine {
 }
 
 impl Engine {
-    /// Makes an engine over a store.
-    pub fn new(store: Arc<dyn Store>, limits: Limits) -> Self {
-        Self { store, limits }
+    /// Makes an engine over a store; `endpoints` hear of every task's events.
+    pub fn new(store: Arc<dyn Store>, limits: Limits, endpoints: Vec<EndpointHook>) -> Self {
+        let rules = AppendRules { series_text_limit: limits.series_text_bytes, endpoints };
+        Self { store, limits, rules: Arc::new(rules), metrics: Arc::default() }
+    }
+
+    /// Returns the engine with its appends counted by `metrics`.
+    #[must_use]
+    pub fn counted_by(self, metrics: Arc<Metrics>) -> Self {
+        Self { metrics, ..self }
     }
 
     /// Returns the limits requests must keep.
@@ -45,11 +87,17 @@ impl Engine {
     }
 
     /// Creates a pending task.
-    pub async fn create_task(&self, task: NewTask) -> Result<Task, CreateTaskError> {
+    pub async fn create_task(
+        &self,
+        task: NewTask,
+        key: Option<IdempotencyKey>,
+    ) -> Result<Written<Task>, CreateTaskError> {
         let id = task.id.clone();
-        match self.store.create(task).await? {
-            Created::New(task) => Ok(*task),
+        match self.store.create(task, key).await? {
+            Created::New(task) => Ok(Written::now(*task)),
+            Created::Replayed(task) => Ok(Written::before(*task)),
             Created::Exists => Err(CreateTaskError::Exists(id)),
+            Created::KeyConflict => Err(CreateTaskError::KeyConflict),
         }
     }
 
@@ -58,14 +106,25 @@ impl Engine {
         self.store.find(id).await
     }
 
-    /// Returns a page of tasks, newest first.
-    pub async fn list_tasks(&self, query: &ListQuery) -> Result<TaskPage, StoreError> {
-        self.store.list(query).await
+    /// Returns a page of tasks, newest first; with a guard, of those whose
+    /// own rules let the caller see them.
+    ///
+    /// A page may be short, even empty, while more follow: what rules hide is
+    /// made up for, but only with so much effort.
+    pub async fn list_tasks(
+        &self,
+        query: &ListQuery,
+        guard: Option<&Guard>,
+    ) -> Result<TaskPage, StoreError> {
+        match guard {
+            None => self.store.list(query).await,
+            Some(guard) => listing::list_guarded(&*self.store, query, guard).await,
+        }
     }
 
-    /// Deletes a task; `false` when there is none.
-    pub async fn delete_task(&self, id: &TaskId) -> Result<bool, StoreError> {
-        self.store.delete(id).await
+    /// Deletes a task; `false` when it is gone already.
+    pub async fn delete_task(&self, task: &Task) -> Result<bool, StoreError> {
+        self.store.delete(&task.into()).await
     }
 
     /// Publishes events in one atomic append: all of them or none.
@@ -73,10 +132,14 @@ impl Engine {
         &self,
         id: &TaskId,
         events: Vec<EventDraft>,
-    ) -> Result<Vec<Arc<Event>>, PublishError> {
-        match self.append(id, Change::Publish(events)).await? {
-            Appended::Events(events) => Ok(events),
+        context: WriteContext,
+    ) -> Result<Written<Vec<Arc<Event>>>, PublishError> {
+        match self.append(id, Change::Publish(events), context).await? {
+            Appended::Events(events) => Ok(Written::now(events)),
+            Appended::Replayed(events) => Ok(Written::before(events)),
             Appended::NoSuchTask => Err(PublishError::NoSuchTask),
+            Appended::KeyConflict => Err(PublishError::KeyConflict),
+            Appended::Refused(Refusal::Denied(decision)) => Err(PublishError::Denied(decision)),
             Appended::Refused(Refusal::Closed(status)) => Err(PublishError::Closed(status)),
             Appended::Refused(Refusal::Series { position, conflict }) => {
                 Err(PublishError::Series { position, conflict })
@@ -95,11 +158,18 @@ impl Engine {
         &self,
         id: &TaskId,
         transition: Transition,
-    ) -> Result<Task, TransitionError> {
+        context: WriteContext,
+    ) -> Result<Written<Task>, TransitionError> {
         let to = transition.to;
-        let events = match self.append(id, Change::Transition(transition)).await? {
-            Appended::Events(events) => events,
+        let (result, error) = (transition.result.clone(), transition.error.clone());
+        let written = match self.append(id, Change::Transition(transition), context).await? {
+            Appended::Events(events) => Written::now(events),
+            Appended::Replayed(events) => Written::before(events),
             Appended::NoSuchTask => return Err(TransitionError::NoSuchTask),
+            Appended::KeyConflict => return Err(TransitionError::KeyConflict),
+            Appended::Refused(Refusal::Denied(decision)) => {
+                return Err(TransitionError::Denied(decision));
+            }
             Appended::Refused(Refusal::IllegalTransition { from, to }) => {
                 return Err(TransitionError::Illegal { from, to });
             }
@@ -109,17 +179,69 @@ impl Engine {
         };
         let mut task = self.store.find(id).await?.ok_or(TransitionError::NoSuchTask)?;
         // The task may have moved on since; the caller hears of its own step.
-        if let Some(event) = events.first() {
+        if let Some(event) = written.outcome.first() {
             task.status = to;
             task.updated_at_ms = event.timestamp_ms;
             task.completed_at_ms = to.is_terminal().then_some(event.timestamp_ms);
+            if !to.is_terminal() {
+                // What it has besides came with a later step.
+                (task.result, task.error) = (result, error);
+            }
         }
-        Ok(task)
+        Ok(Written { outcome: task, replayed: written.replayed })
     }
 
-    async fn append(&self, id: &TaskId, change: Change) -> Result<Appended, StoreError> {
-        let append =
-            Append { task: id.clone(), change, series_text_limit: self.limits.series_text_bytes };
-        self.store.append(append).await
+    async fn append(
+        &self,
+        task: &TaskId,
+        change: Change,
+        context: WriteContext,
+    ) -> Result<Appended, StoreError> {
+        let WriteContext { guard, key } = context;
+        let (task, rules) = (task.clone(), self.rules.clone());
+        let kind = match &change {
+            Change::Publish(_) => AppendKind::Publish,
+            Change::Transition(_) => AppendKind::Transition,
+        };
+        let outcome = self.store.append(Append { task, change, rules, guard, key }).await;
+        let (counted, events) = counted_as(&outcome);
+        self.metrics.append(kind, counted, events);
+        outcome
     }
+
+    /// Returns up to `limit` deliveries of a task's events, newest event first.
+    pub async fn deliveries(
+        &self,
+        task: &Task,
+        before: Option<&DeliveryId>,
+        limit: usize,
+    ) -> Result<Vec<Delivery>, StoreError> {
+        self.store.deliveries(&task.into(), before, limit).await
+    }
+
+    /// Makes a delivery due at once; `None` when there is none of that id.
+    pub async fn redeliver(
+        &self,
+        task: &Task,
+        id: &DeliveryId,
+    ) -> Result<Option<Delivery>, StoreError> {
+        self.store.redeliver(&task.into(), id).await
+    }
+}
+
+/// Says how an append is counted, and how many events it stored.
+fn counted_as(outcome: &Result<Appended, StoreError>) -> (AppendOutcome, usize) {
+    let counted = match outcome {
+        Ok(Appended::Events(events)) => return (AppendOutcome::Accepted, events.len()),
+        Ok(Appended::Replayed(_)) => AppendOutcome::Replayed,
+        Ok(Appended::KeyConflict) => AppendOutcome::KeyConflict,
+        Ok(Appended::NoSuchTask) => AppendOutcome::NoSuchTask,
+        Ok(Appended::Refused(_)) => AppendOutcome::Refused,
+        Err(StoreError::Unavailable(_)) => AppendOutcome::Unavailable,
+        Err(StoreError::Overloaded) => AppendOutcome::Overloaded,
+        Err(StoreError::Full) => AppendOutcome::Full,
+        Err(StoreError::OutcomeUnknown(_)) => AppendOutcome::OutcomeUnknown,
+        Err(StoreError::Corrupt(_) | StoreError::Unexpected(_)) => AppendOutcome::Failed,
+    };
+    (counted, 0)
 }

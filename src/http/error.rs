@@ -13,7 +13,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::wire::json_response;
-use crate::domain::{SeriesConflict, TaskStatus, json};
+use crate::domain::{Action, Decision, SeriesConflict, TaskStatus, json};
 use crate::engine::{CreateTaskError, PublishError, TransitionError};
 use crate::store::StoreError;
 
@@ -26,8 +26,8 @@ pub enum ErrorCode {
     InvalidRequest,
     /// Too many of something.
     LimitExceeded,
-    /// The request asks for something this release does not have.
-    NotSupported,
+    /// A task shall have rules of its own, where nobody is told apart.
+    AuthNotConfigured,
     /// An event contradicts how its series began.
     SeriesConflict,
     /// The task has ended and takes no more events.
@@ -40,12 +40,16 @@ pub enum ErrorCode {
     NotFound,
     /// There is no such task.
     TaskNotFound,
+    /// The task has no such delivery to a webhook.
+    DeliveryNotFound,
     /// The route exists, but not with this method.
     MethodNotAllowed,
     /// A task with this id exists.
     TaskExists,
     /// The task's status does not allow this change.
     InvalidTransition,
+    /// The idempotency key was sent with another request.
+    IdempotencyConflict,
     /// Too many bytes.
     PayloadTooLarge,
     /// The body is not declared as JSON.
@@ -60,24 +64,28 @@ pub enum ErrorCode {
     StoreFull,
     /// The store cannot be reached.
     StoreUnavailable,
+    /// Credentials cannot be checked.
+    AuthUnavailable,
 }
 
 impl ErrorCode {
     /// Every code.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 23] = [
         Self::InvalidJson,
         Self::InvalidRequest,
         Self::LimitExceeded,
-        Self::NotSupported,
+        Self::AuthNotConfigured,
         Self::SeriesConflict,
         Self::TaskClosed,
         Self::Unauthorized,
         Self::Forbidden,
         Self::NotFound,
         Self::TaskNotFound,
+        Self::DeliveryNotFound,
         Self::MethodNotAllowed,
         Self::TaskExists,
         Self::InvalidTransition,
+        Self::IdempotencyConflict,
         Self::PayloadTooLarge,
         Self::UnsupportedMediaType,
         Self::Internal,
@@ -85,6 +93,7 @@ impl ErrorCode {
         Self::Overloaded,
         Self::StoreFull,
         Self::StoreUnavailable,
+        Self::AuthUnavailable,
     ];
 
     /// Returns the code's name on the wire.
@@ -93,16 +102,18 @@ impl ErrorCode {
             Self::InvalidJson => "invalid_json",
             Self::InvalidRequest => "invalid_request",
             Self::LimitExceeded => "limit_exceeded",
-            Self::NotSupported => "not_supported",
+            Self::AuthNotConfigured => "auth_not_configured",
             Self::SeriesConflict => "series_conflict",
             Self::TaskClosed => "task_closed",
             Self::Unauthorized => "unauthorized",
             Self::Forbidden => "forbidden",
             Self::NotFound => "not_found",
             Self::TaskNotFound => "task_not_found",
+            Self::DeliveryNotFound => "delivery_not_found",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::TaskExists => "task_exists",
             Self::InvalidTransition => "invalid_transition",
+            Self::IdempotencyConflict => "idempotency_conflict",
             Self::PayloadTooLarge => "payload_too_large",
             Self::UnsupportedMediaType => "unsupported_media_type",
             Self::Internal => "internal",
@@ -110,6 +121,7 @@ impl ErrorCode {
             Self::Overloaded => "overloaded",
             Self::StoreFull => "store_full",
             Self::StoreUnavailable => "store_unavailable",
+            Self::AuthUnavailable => "auth_unavailable",
         }
     }
 
@@ -119,26 +131,33 @@ impl ErrorCode {
             Self::InvalidJson
             | Self::InvalidRequest
             | Self::LimitExceeded
-            | Self::NotSupported
+            | Self::AuthNotConfigured
             | Self::SeriesConflict
             | Self::TaskClosed => StatusCode::BAD_REQUEST,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::Forbidden => StatusCode::FORBIDDEN,
-            Self::NotFound | Self::TaskNotFound => StatusCode::NOT_FOUND,
+            Self::NotFound | Self::TaskNotFound | Self::DeliveryNotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::TaskExists | Self::InvalidTransition => StatusCode::CONFLICT,
+            Self::TaskExists | Self::InvalidTransition | Self::IdempotencyConflict => {
+                StatusCode::CONFLICT
+            }
             Self::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::OutcomeUnknown | Self::Overloaded | Self::StoreFull | Self::StoreUnavailable => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::OutcomeUnknown
+            | Self::Overloaded
+            | Self::StoreFull
+            | Self::StoreUnavailable
+            | Self::AuthUnavailable => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 }
 
 /// Seconds after which a caller that met a passing failure may come back.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+
+/// How a caller may prove who it is.
+const BEARER: HeaderValue = HeaderValue::from_static("Bearer");
 
 /// A request that was refused or could not be served.
 #[derive(Debug, Clone)]
@@ -187,6 +206,13 @@ impl ApiError {
     #[must_use]
     pub fn at(mut self, path: impl Into<String>) -> Self {
         self.path = Some(path.into());
+        self
+    }
+
+    /// Puts the place at fault below `parent`, a JSON pointer.
+    #[must_use]
+    pub(super) fn under(mut self, parent: &str) -> Self {
+        self.path = Some(format!("{parent}{}", self.path.unwrap_or_default()));
         self
     }
 
@@ -253,8 +279,21 @@ impl ApiError {
             )
             .at(place(position, "/data"))
             .over(limit_bytes),
+            PublishError::Denied(decision) => Self::denied(decision, Action::PublishEvents),
+            PublishError::KeyConflict => Self::key_conflict(),
             PublishError::Store(error) => error.into(),
         }
+    }
+
+    fn key_conflict() -> Self {
+        let message = "this Idempotency-Key was sent with another request; use a new key";
+        Self::new(ErrorCode::IdempotencyConflict, message).at("/headers/Idempotency-Key")
+    }
+
+    /// Makes the error for a task whose own rules do not let the caller.
+    pub(super) fn denied(decision: Decision, action: Action) -> Self {
+        // Whoever judged refused, so the decision was not to allow it.
+        super::auth::answer(decision, action).err().unwrap_or_else(Self::task_not_found)
     }
 }
 
@@ -292,6 +331,7 @@ impl From<CreateTaskError> for ApiError {
                 format!("a task with the id {id} exists; choose another or leave it out"),
             )
             .at("/id"),
+            CreateTaskError::KeyConflict => Self::key_conflict(),
             CreateTaskError::Store(error) => error.into(),
         }
     }
@@ -308,6 +348,8 @@ impl From<TransitionError> for ApiError {
                     format!("a task that is {from} cannot become {to}"),
                 )
             },
+            TransitionError::Denied(decision) => Self::denied(decision, Action::ManageTask),
+            TransitionError::KeyConflict => Self::key_conflict(),
             TransitionError::Store(error) => error.into(),
         }
     }
@@ -341,6 +383,9 @@ impl IntoResponse for ApiError {
         let mut response = json_response(status, body);
         if status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, BEARER);
         }
         if let Some(source) = self.source {
             response.extensions_mut().insert(FailureSource(source));

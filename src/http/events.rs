@@ -8,11 +8,11 @@ use axum::http::StatusCode;
 use axum::response::Response;
 
 use super::AppState;
-use super::auth::authorize;
 use super::error::ApiError;
-use super::extract::{JsonBody, NoIdempotencyKey, TaskPath};
-use super::wire::{Published, json_response, read_events, write_event};
-use crate::domain::{Action, Principal};
+use super::extract::{Submission, Submitted, TaskPath};
+use super::wire::{Published, json_response, mark_replay, read_events};
+use crate::domain::{Action, write_event};
+use crate::engine::WriteContext;
 
 /// Room for an event's members beside its payload.
 const ENVELOPE_BYTES: usize = 96;
@@ -20,19 +20,23 @@ const ENVELOPE_BYTES: usize = 96;
 /// Publishes an event or an array of events: `POST /tasks/{id}/events`.
 pub(super) async fn publish_events(
     State(app): State<AppState>,
-    caller: Principal,
     path: TaskPath,
-    _: NoIdempotencyKey,
-    JsonBody(body): JsonBody,
+    submission: Submission,
 ) -> Result<Response, ApiError> {
+    let Submitted { caller, repeatable, body } = submission.accept(Action::PublishEvents).await?;
     let Published { events, is_batch } = read_events(&body, app.engine.limits())?;
     let id = path.id()?;
-    authorize(&caller, Action::PublishEvents, Some(&id))?;
-    let events = app
+    caller.authorize(Action::PublishEvents, Some(&id))?;
+    let context = WriteContext {
+        guard: caller.guard(Action::PublishEvents),
+        key: repeatable.key(&caller, "publish", Some(&id), &body),
+    };
+    let written = app
         .engine
-        .publish(&id, events)
+        .publish(&id, events, context)
         .await
         .map_err(|error| ApiError::of_publish(error, is_batch))?;
+    let events = written.outcome;
 
     let size: usize = events.iter().map(|event| event.size_bytes() + ENVELOPE_BYTES).sum();
     let mut body = String::with_capacity(size + 2);
@@ -48,5 +52,5 @@ pub(super) async fn publish_events(
     if is_batch {
         body.push(']');
     }
-    Ok(json_response(StatusCode::CREATED, body))
+    Ok(mark_replay(json_response(StatusCode::CREATED, body), written.replayed))
 }

@@ -13,14 +13,16 @@ use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request};
 use axum::http::request::Parts;
 use axum::http::uri::PathAndQuery;
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use bytes::{Bytes, BytesMut};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
+use sha2::{Digest as _, Sha256};
 
 use super::AppState;
+use super::auth::Caller;
 use super::error::{ApiError, ErrorCode};
-use crate::domain::TaskId;
+use crate::domain::{Action, IdempotencyKey, TaskId};
 
 /// The task a path names.
 ///
@@ -167,47 +169,132 @@ const fn hex_digit(byte: u8) -> Option<u8> {
     }
 }
 
-/// A request that carries no `Idempotency-Key`.
-///
-/// Answering one as if the key were kept would let a client repeat a write
-/// that it believes to be safe.
-#[derive(Debug)]
-pub(super) struct NoIdempotencyKey;
+/// Longest `Idempotency-Key`, in bytes.
+const IDEMPOTENCY_KEY_BYTES: usize = 255;
 
-impl<S: Send + Sync> FromRequestParts<S> for NoIdempotencyKey {
+/// The `Idempotency-Key` of a request, if it has one.
+#[derive(Debug)]
+pub(super) struct Repeatable(Option<HeaderValue>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Repeatable {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
-        if parts.headers.contains_key("idempotency-key") {
-            let message = "the Idempotency-Key header is not supported yet; leave it out";
-            return Err(
-                ApiError::new(ErrorCode::NotSupported, message).at("/headers/Idempotency-Key")
-            );
+        let mut given = parts.headers.get_all("idempotency-key").iter();
+        let (key, another) = (given.next(), given.next());
+        let fits = |key: &HeaderValue| {
+            (1..=IDEMPOTENCY_KEY_BYTES).contains(&key.len())
+                && key.as_bytes().iter().all(u8::is_ascii_graphic)
+        };
+        if another.is_some() || key.is_some_and(|key| !fits(key)) {
+            let message = "Idempotency-Key must be 1 to 255 visible ASCII characters, given once";
+            return Err(ApiError::invalid("/headers/Idempotency-Key", message));
         }
-        Ok(Self)
+        Ok(Self(key.cloned()))
     }
 }
 
-/// The bytes of a body that is empty or declared as JSON, within the limit.
+impl Repeatable {
+    /// Returns the key of this request on `route`, within what is the caller's.
+    pub(super) fn key(
+        &self,
+        caller: &Caller,
+        route: &str,
+        task: Option<&TaskId>,
+        body: &[u8],
+    ) -> Option<IdempotencyKey> {
+        let key = self.0.as_ref()?;
+        // No part can hold a NUL, so the parts cannot run into each other.
+        let subject = caller.principal().subject.as_deref().unwrap_or_default();
+        let parts = [
+            Sha256::digest(subject).as_slice(),
+            route.as_bytes(),
+            b"\0",
+            task.map_or("", TaskId::as_str).as_bytes(),
+            b"\0",
+            key.as_bytes(),
+        ]
+        .concat();
+        let (key, request) = (Sha256::digest(parts).into(), Sha256::digest(body).into());
+        Some(IdempotencyKey { key, request })
+    }
+}
+
+/// A request that brings a body, none of which was read yet.
+///
+/// Whoever may not send one hears so, too, which takes more than to answer:
+/// most clients read the answer only once their body is written.
 #[derive(Debug)]
-pub(super) struct JsonBody(pub(super) Bytes);
+pub(super) struct Submission {
+    caller: Result<Caller, ApiError>,
+    repeatable: Result<Repeatable, ApiError>,
+    body: UnreadBody,
+}
 
-impl FromRequest<AppState> for JsonBody {
-    type Rejection = ApiError;
+/// A request whose sender may send it.
+#[derive(Debug)]
+pub(super) struct Submitted {
+    /// Who sent it.
+    pub(super) caller: Caller,
+    /// Its idempotency key.
+    pub(super) repeatable: Repeatable,
+    /// Its body, empty or declared as JSON, within the limit.
+    pub(super) body: Bytes,
+}
 
-    async fn from_request(request: Request, app: &AppState) -> Result<Self, ApiError> {
-        let limit = app.engine.limits().body_bytes;
-        let is_json = is_json(request.headers());
-        let waits_for_go = request.headers().contains_key(header::EXPECT);
-        let mut body = request.into_body();
-        let read =
-            if is_json { read(&mut body, limit).await } else { read_nothing(&mut body).await };
-        // Most clients read the answer only once their body is written. One
-        // that waits for a go-ahead does not need the rest to be taken.
-        if read.is_err() && !waits_for_go {
-            drain(&mut body).await;
+#[derive(Debug)]
+struct UnreadBody {
+    body: Body,
+    limit: usize,
+    is_json: bool,
+    waits_for_go: bool,
+}
+
+impl FromRequest<AppState> for Submission {
+    type Rejection = Infallible;
+
+    async fn from_request(request: Request, app: &AppState) -> Result<Self, Infallible> {
+        let (mut parts, body) = request.into_parts();
+        let body = UnreadBody {
+            limit: app.engine.limits().body_bytes,
+            is_json: is_json(&parts.headers),
+            waits_for_go: parts.headers.contains_key(header::EXPECT),
+            body,
+        };
+        let caller = Caller::from_request_parts(&mut parts, app).await;
+        let repeatable = Repeatable::from_request_parts(&mut parts, app).await;
+        Ok(Self { caller, repeatable, body })
+    }
+}
+
+impl Submission {
+    /// Reads the body of a caller whose scopes allow `action`.
+    pub(super) async fn accept(mut self, action: Action) -> Result<Submitted, ApiError> {
+        let head = self.caller.and_then(|caller| {
+            caller.allow(action)?;
+            Ok((caller, self.repeatable?))
+        });
+        let read = match head {
+            Err(refusal) => Err(refusal),
+            Ok((caller, repeatable)) => {
+                self.body.read().await.map(|body| Submitted { caller, repeatable, body })
+            }
+        };
+        // One that waits for a go-ahead does not need the rest to be taken.
+        if read.is_err() && !self.body.waits_for_go {
+            drain(&mut self.body.body).await;
         }
-        read.map(Self)
+        read
+    }
+}
+
+impl UnreadBody {
+    async fn read(&mut self) -> Result<Bytes, ApiError> {
+        if self.is_json {
+            read(&mut self.body, self.limit).await
+        } else {
+            read_nothing(&mut self.body).await
+        }
     }
 }
 

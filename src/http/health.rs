@@ -7,8 +7,8 @@ use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 
+use super::AppState;
 use super::wire::json_response;
-use super::{AppState, auth};
 
 /// Whether something the server depends on works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,7 +128,7 @@ pub(super) async fn report_ready(State(app): State<AppState>) -> Response {
 pub(super) async fn report_detail(State(app): State<AppState>) -> Response {
     let report = app.readiness.check().await;
     let uptime = app.started.elapsed().as_secs();
-    let mode = auth::MODE;
+    let mode = app.authenticator.mode().as_str();
     let mut body = format!(
         "{{\"ok\":{},{IDENTITY},\"uptime\":{uptime},\"auth\":{{\"mode\":\"{mode}\"}},",
         report.is_ready()

@@ -9,17 +9,20 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::extract::{MatchedPath, Request};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use tower_http::cors::{AllowOrigin, Any as AnyOrigin, CorsLayer};
 
 use super::error::{ApiError, FailureSource};
 use super::{CorsOptions, CorsOrigins, fresh};
+use crate::hooks::{ErrorPlace, UnhandledError, words_of};
+use crate::observer::Observer;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// Longest request id taken over from a caller, in bytes.
@@ -32,7 +35,11 @@ const PREFLIGHT_AGE: Duration = Duration::from_mins(10);
 ///
 /// The line names the route, not the path, and neither query nor payload:
 /// ids and what people write do not belong in a log.
-pub(super) async fn observe(request: Request, next: Next) -> Response {
+pub(super) async fn observe(
+    State(observer): State<Arc<Observer>>,
+    request: Request,
+    next: Next,
+) -> Response {
     let started = Instant::now();
     let id = request_id(request.headers());
     let method = request.method().clone();
@@ -41,9 +48,12 @@ pub(super) async fn observe(request: Request, next: Next) -> Response {
 
     let status = response.status().as_u16();
     let failure = response.extensions_mut().remove::<FailureSource>();
-    let failure = failure.as_ref().map(|source| &*source.0);
+    let failure = failure.map(|source| source.0);
+    let panicked = response.extensions_mut().remove::<Panicked>();
     let route = route.as_ref().map_or("none", MatchedPath::as_str);
-    let duration_ms = (started.elapsed().as_secs_f64() * 1e6).round() / 1e3;
+    let took = started.elapsed();
+    observer.metrics.http_request(method.as_str(), route, status, took);
+    let duration_ms = (took.as_secs_f64() * 1e6).round() / 1e3;
     let request_id = id.to_str().unwrap_or_default();
     macro_rules! log {
         ($level:ident) => {
@@ -53,7 +63,7 @@ pub(super) async fn observe(request: Request, next: Next) -> Response {
                 http.route = route,
                 http.status = status,
                 duration_ms,
-                error.source = failure,
+                error.source = failure.as_deref(),
                 "request"
             )
         };
@@ -62,6 +72,13 @@ pub(super) async fn observe(request: Request, next: Next) -> Response {
         log!(error);
     } else {
         log!(info);
+    }
+    if response.status() == StatusCode::INTERNAL_SERVER_ERROR {
+        let (method, route) = (method.as_str().into(), route.into());
+        let place = ErrorPlace::Request { method, route, request_id: request_id.into() };
+        let detail = failure.unwrap_or_default();
+        let summary = panicked.as_ref().and_then(|panicked| panicked.0);
+        observer.unhandled(&UnhandledError::new(place, panicked.is_some(), summary, detail));
     }
     response.headers_mut().insert(REQUEST_ID, id);
     response
@@ -77,15 +94,18 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
     })
 }
 
+/// Marks the answer for a handler that panicked, with its words if they are
+/// fixed.
+#[derive(Debug, Clone, Copy)]
+struct Panicked(Option<&'static str>);
+
 /// Answers for a handler that panicked.
 #[expect(clippy::needless_pass_by_value, reason = "the layer hands the panic over")]
 pub(super) fn answer_panic(panic: Box<dyn Any + Send>) -> Response {
-    let message = panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("a panic without a message");
-    ApiError::internal(Arc::from(format!("panicked: {message}"))).into_response()
+    let (summary, message) = words_of(&*panic);
+    let mut response = ApiError::internal(format!("panicked: {message}")).into_response();
+    response.extensions_mut().insert(Panicked(summary));
+    response
 }
 
 /// Returns the layer that lets browsers in, if any origin is allowed.
@@ -102,7 +122,7 @@ pub(super) fn cors(options: &CorsOptions) -> Option<CorsLayer> {
             .allow_origin(origins)
             .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::PATCH, Method::DELETE])
             .allow_headers(headers)
-            .expose_headers([REQUEST_ID])
+            .expose_headers([REQUEST_ID, IDEMPOTENT_REPLAYED])
             .max_age(PREFLIGHT_AGE),
     )
 }

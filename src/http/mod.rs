@@ -12,9 +12,11 @@ mod events;
 mod extract;
 mod fresh;
 mod health;
+mod metrics;
 mod middleware;
 mod stream;
 mod tasks;
+mod webhooks;
 mod wire;
 
 use std::sync::Arc;
@@ -22,7 +24,7 @@ use std::time::Instant;
 
 use axum::Router;
 use axum::http::HeaderValue;
-use axum::middleware::from_fn;
+use axum::middleware::from_fn_with_state;
 use axum::routing::{get, patch, post};
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -31,10 +33,14 @@ pub use extract::{Query, TaskPath};
 pub use health::{
     Adapter, Dependency, DependencyState, ListenerReport, Readiness, ReadinessReport,
 };
-pub use stream::StreamSettings;
+pub use metrics::MetricsAccess;
+pub use stream::{Stalled, StreamSettings};
 
+use crate::auth::Authenticate;
 use crate::dispatcher::Dispatcher;
+use crate::domain::TargetPolicy;
 use crate::engine::Engine;
+use crate::observer::Observer;
 
 /// What handlers work with.
 #[derive(Clone)]
@@ -43,12 +49,20 @@ pub struct AppState {
     pub engine: Engine,
     /// Feeds streams.
     pub dispatcher: Arc<Dispatcher>,
+    /// Finds out who is calling.
+    pub authenticator: Arc<dyn Authenticate>,
+    /// Says where webhooks of tasks may lead.
+    pub targets: Arc<TargetPolicy>,
     /// Looks at what the server depends on.
     pub readiness: Arc<dyn Readiness>,
     /// How streams are kept open and ended.
     pub streams: StreamSettings,
     /// When the server started.
     pub started: Instant,
+    /// The hooks and the numbers.
+    pub observer: Arc<Observer>,
+    /// Whether and to whom the numbers are shown.
+    pub metrics: MetricsAccess,
 }
 
 impl std::fmt::Debug for AppState {
@@ -58,16 +72,17 @@ impl std::fmt::Debug for AppState {
 }
 
 /// Which pages of other origins may read answers.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CorsOptions {
     /// Origins to let in.
     pub origins: CorsOrigins,
 }
 
 /// Origins of pages.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum CorsOrigins {
     /// None but the server's own.
+    #[default]
     None,
     /// Every origin.
     Any,
@@ -79,6 +94,7 @@ pub enum CorsOrigins {
 ///
 /// It may be nested under a prefix in another router.
 pub fn router(app: AppState, cors: &CorsOptions) -> Router {
+    let observer = app.observer.clone();
     let mut router = Router::new()
         .route("/", get(health::describe_server))
         .route("/health", get(health::report_alive))
@@ -89,7 +105,10 @@ pub fn router(app: AppState, cors: &CorsOptions) -> Router {
         .route("/tasks/{id}/status", patch(tasks::transition_task))
         .route("/tasks/{id}/events", post(events::publish_events).get(stream::stream_task))
         .route("/tasks/{id}/events/history", get(stream::read_history))
+        .route("/tasks/{id}/webhooks", get(webhooks::list_deliveries))
+        .route("/tasks/{id}/webhooks/{deliveryId}/redeliver", post(webhooks::redeliver))
         .route("/events", get(stream::stream_all))
+        .route("/metrics", get(metrics::show_metrics))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .with_state(app)
@@ -97,7 +116,7 @@ pub fn router(app: AppState, cors: &CorsOptions) -> Router {
     if let Some(cors) = middleware::cors(cors) {
         router = router.layer(cors);
     }
-    router.layer(from_fn(middleware::observe))
+    router.layer(from_fn_with_state(observer, middleware::observe))
 }
 
 async fn no_route() -> ApiError {

@@ -4,17 +4,17 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 
-use super::auth::authorize;
+use super::auth::Caller;
 use super::error::ApiError;
-use super::extract::{JsonBody, NoIdempotencyKey, Query, TaskPath};
+use super::extract::{Query, Submission, Submitted, TaskPath};
 use super::wire::{
-    ReaderCount, is_label, json_response, read_new_task, read_transition, write_task,
+    ReaderCount, is_label, json_response, mark_replay, read_new_task, read_transition, write_task,
 };
 use super::{AppState, fresh};
 use crate::domain::{
     Action, ListQuery, Principal, Task, TaskId, TaskNumber, TaskStatus, TypePattern,
 };
-use crate::engine::Limits;
+use crate::engine::{Limits, WriteContext};
 
 /// Tasks on a page when the caller does not say how many.
 const DEFAULT_PAGE: usize = 50;
@@ -25,38 +25,46 @@ const CURSOR_VERSION: char = 'a';
 /// Creates a task: `POST /tasks`.
 pub(super) async fn create_task(
     State(app): State<AppState>,
-    caller: Principal,
-    _: NoIdempotencyKey,
-    JsonBody(body): JsonBody,
+    submission: Submission,
 ) -> Result<Response, ApiError> {
-    let task = read_new_task(&body, app.engine.limits(), fresh::task_id)?;
-    authorize(&caller, Action::CreateTask, Some(&task.id))?;
-    let task = app.engine.create_task(task).await?;
-    Ok(answer(StatusCode::CREATED, &task, ReaderCount::Unsaid))
+    let Submitted { caller, repeatable, body } = submission.accept(Action::CreateTask).await?;
+    let mode = app.authenticator.mode();
+    let task = read_new_task(&body, app.engine.limits(), mode, &app.targets, fresh::task_id)?;
+    caller.authorize(Action::CreateTask, Some(&task.id))?;
+    if task.webhooks.is_some() {
+        caller.allow(Action::CreateWebhooks)?;
+    }
+    let key = repeatable.key(&caller, "create", None, &body);
+    let written = app.engine.create_task(task, key).await?;
+    let response = answer(StatusCode::CREATED, &caller, &written.outcome, ReaderCount::Unsaid);
+    Ok(mark_replay(response, written.replayed))
 }
 
 /// Returns a task: `GET /tasks/{id}`.
 pub(super) async fn find_task(
     State(app): State<AppState>,
-    caller: Principal,
+    caller: Caller,
     path: TaskPath,
 ) -> Result<Response, ApiError> {
+    caller.allow(Action::ReadTask)?;
     let id = path.id()?;
-    authorize(&caller, Action::ReadTask, Some(&id))?;
+    caller.authorize(Action::ReadTask, Some(&id))?;
     let task = app.engine.find_task(&id).await?.ok_or_else(ApiError::task_not_found)?;
+    caller.admit(Action::ReadTask, task.spec.auth_config.as_ref())?;
     let readers = ReaderCount::Here(app.dispatcher.reader_count(task.number));
-    Ok(answer(StatusCode::OK, &task, readers))
+    Ok(answer(StatusCode::OK, &caller, &task, readers))
 }
 
 /// Returns a page of tasks, newest first: `GET /tasks`.
 pub(super) async fn list_tasks(
     State(app): State<AppState>,
-    caller: Principal,
+    caller: Caller,
     query: Query,
 ) -> Result<Response, ApiError> {
-    let list = read_list_query(&query, &caller, app.engine.limits())?;
-    authorize(&caller, Action::ReadAnyTask, None)?;
-    let page = app.engine.list_tasks(&list).await?;
+    caller.authorize(Action::ReadAnyTask, None)?;
+    let list = read_list_query(&query, caller.principal(), app.engine.limits())?;
+    let guard = caller.guard(Action::ReadAnyTask);
+    let page = app.engine.list_tasks(&list, guard.as_ref()).await?;
     let size: usize = page.tasks.iter().map(Task::size_bytes).sum();
     let mut body = String::with_capacity(size + 64);
     body.push_str("{\"tasks\":[");
@@ -64,7 +72,8 @@ pub(super) async fn list_tasks(
         if position > 0 {
             body.push(',');
         }
-        write_task(&mut body, task, ReaderCount::Here(app.dispatcher.reader_count(task.number)));
+        let readers = ReaderCount::Here(app.dispatcher.reader_count(task.number));
+        write_task(&mut body, task, readers, caller.visibility(task));
     }
     body.push(']');
     if let Some(next) = page.next {
@@ -79,36 +88,43 @@ pub(super) async fn list_tasks(
 /// Moves a task to another status: `PATCH /tasks/{id}/status`.
 pub(super) async fn transition_task(
     State(app): State<AppState>,
-    caller: Principal,
     path: TaskPath,
-    _: NoIdempotencyKey,
-    JsonBody(body): JsonBody,
+    submission: Submission,
 ) -> Result<Response, ApiError> {
+    let Submitted { caller, repeatable, body } = submission.accept(Action::ManageTask).await?;
     let transition = read_transition(&body, app.engine.limits())?;
     let id = path.id()?;
-    authorize(&caller, Action::ManageTask, Some(&id))?;
-    let task = app.engine.transition(&id, transition).await?;
-    Ok(answer(StatusCode::OK, &task, ReaderCount::Unsaid))
+    caller.authorize(Action::ManageTask, Some(&id))?;
+    let context = WriteContext {
+        guard: caller.guard(Action::ManageTask),
+        key: repeatable.key(&caller, "transition", Some(&id), &body),
+    };
+    let written = app.engine.transition(&id, transition, context).await?;
+    let response = answer(StatusCode::OK, &caller, &written.outcome, ReaderCount::Unsaid);
+    Ok(mark_replay(response, written.replayed))
 }
 
 /// Deletes a task with all it owns: `DELETE /tasks/{id}`.
 pub(super) async fn delete_task(
     State(app): State<AppState>,
-    caller: Principal,
+    caller: Caller,
     path: TaskPath,
 ) -> Result<Response, ApiError> {
+    caller.allow(Action::ManageTask)?;
     let id: TaskId = path.id()?;
-    authorize(&caller, Action::ManageTask, Some(&id))?;
-    if app.engine.delete_task(&id).await? {
+    caller.authorize(Action::ManageTask, Some(&id))?;
+    let task = app.engine.find_task(&id).await?.ok_or_else(ApiError::task_not_found)?;
+    caller.admit(Action::ManageTask, task.spec.auth_config.as_ref())?;
+    if app.engine.delete_task(&task).await? {
         Ok(StatusCode::NO_CONTENT.into_response())
     } else {
         Err(ApiError::task_not_found())
     }
 }
 
-fn answer(status: StatusCode, task: &Task, readers: ReaderCount) -> Response {
+fn answer(status: StatusCode, caller: &Caller, task: &Task, readers: ReaderCount) -> Response {
     let mut body = String::with_capacity(task.size_bytes());
-    write_task(&mut body, task, readers);
+    write_task(&mut body, task, readers, caller.visibility(task));
     json_response(status, body)
 }
 
@@ -163,9 +179,10 @@ fn decode_cursor(text: &str) -> Option<TaskNumber> {
 mod tests {
     use super::*;
     use axum::extract::FromRequestParts as _;
+    use axum::http::Request;
 
     async fn read(text: &str) -> Result<ListQuery, ApiError> {
-        let request = axum::http::Request::get(format!("/tasks?{text}")).body(()).unwrap();
+        let request = Request::get(format!("/tasks?{text}")).body(()).unwrap();
         let mut parts = request.into_parts().0;
         let query = Query::from_request_parts(&mut parts, &()).await.unwrap();
         read_list_query(&query, &Principal::unrestricted(), &Limits::default())

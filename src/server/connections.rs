@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
 use super::stall::StallGuard;
+use crate::http::Stalled;
 
 /// How long a client may take to send the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -109,9 +110,12 @@ impl Connections {
     async fn serve(&self, stream: TcpStream) {
         // Small frames must not wait for each other; without it they only do.
         let _ = stream.set_nodelay(true);
-        let io = TokioIo::new(StallGuard::new(stream, self.options.stall_timeout));
-        let service = service_fn(|request: Request<Incoming>| {
+        let stalled = Stalled::default();
+        let guard = StallGuard::new(stream, self.options.stall_timeout, stalled.clone());
+        let io = TokioIo::new(guard);
+        let service = service_fn(|mut request: Request<Incoming>| {
             let router = self.router.clone();
+            request.extensions_mut().insert(stalled.clone());
             async move {
                 match router.oneshot(request).await {
                     Ok(response) => Ok::<_, Infallible>(response),

@@ -4,62 +4,77 @@
 //!
 //! When asked to stop, the server reports not ready, accepts no more
 //! connections, lets requests finish and streams end over a window, finishes
-//! the writes it accepted, stops its loops, and returns: all within
-//! `STOP_WITHIN`.
+//! attempts at webhooks and the writes it accepted, stops its loops, sends the
+//! reports that wait, and returns: all within `STOP_WITHIN`.
 
+mod authenticator;
 mod connections;
 mod readiness;
+mod reporting;
 mod service;
 mod stall;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::http::HeaderValue;
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+pub use self::authenticator::{authenticator, jwt_algorithm, jwt_auth};
 use self::connections::ConnectionOptions;
+use self::reporting::{REPORT_WITHIN, Reporting};
 pub use self::service::{Service, ServiceOptions};
+use crate::auth::Authenticate;
 use crate::config::{self, Config};
 use crate::dispatcher::DispatcherOptions;
+use crate::domain::{TargetPolicy, WebhookSecret};
 use crate::engine::Limits;
-use crate::http::{CorsOptions, CorsOrigins};
+use crate::hooks::HookSet;
+use crate::http::{CorsOptions, CorsOrigins, MetricsAccess};
+use crate::store::StorageOptions;
 use crate::store::postgres::PostgresOptions;
-use crate::store::{self, StorageOptions};
+use crate::webhooks::{Endpoint, WebhookOptions};
 
 /// How long stopping may take in all.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
 
-/// What is kept of that for finishing writes after the last connection.
+/// What is kept of that for finishing writes and attempts at webhooks after
+/// the last connection.
 const FINISH_WITHIN: Duration = Duration::from_secs(2);
 
 /// Serves on `listener` until `shutdown` is cancelled and everything ended.
 ///
 /// # Errors
 ///
-/// Fails when the store cannot be opened; the message says what to do.
+/// Fails when the store cannot be opened or the configuration asks for what
+/// the server does not do yet; the message says what to do.
 pub async fn run(
     config: Config,
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let cors = cors(&config.cors)?;
+    let reporting = Reporting::start(&config)?;
     let storage = storage_options(&config);
-    let service = Service::start(service_options(&config), async |listener, supervisor| {
-        store::open(storage, listener, &supervisor).await
-    })
-    .await
-    .context("the store could not be opened")?;
+    let authenticator = authenticator(&config)?;
+    let options = service_options(&config, authenticator, reporting.hooks());
+    let service = Service::open(options, storage).await.context("the store could not be opened")?;
     let options = ConnectionOptions { stall_timeout: milliseconds(config.sse.stall_timeout_ms) };
+    let mut deadline = None;
     let stop_by = async {
         shutdown.cancelled().await;
         tracing::info!("stopping");
         service.drain();
-        tokio::time::Instant::now() + STOP_WITHIN - FINISH_WITHIN
+        *deadline.insert(Instant::now() + STOP_WITHIN - REPORT_WITHIN) - FINISH_WITHIN
     };
     connections::serve(listener, service.router(&cors), options, stop_by).await;
-    service.stop(FINISH_WITHIN).await;
+    // Connections may have ended early; attempts at webhooks use what they left.
+    let rest = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+    service.stop(rest.unwrap_or(FINISH_WITHIN)).await;
+    reporting.finish().await;
     tracing::info!("stopped");
     Ok(())
 }
@@ -68,10 +83,15 @@ fn milliseconds(number: usize) -> Duration {
     Duration::from_millis(number as u64)
 }
 
-fn service_options(config: &Config) -> ServiceOptions {
+fn service_options(
+    config: &Config,
+    authenticator: Arc<dyn Authenticate>,
+    hooks: HookSet,
+) -> ServiceOptions {
     let sse = &config.sse;
     ServiceOptions {
         limits: limits(&config.limits),
+        webhooks: webhooks(&config.webhook),
         dispatcher: DispatcherOptions {
             ring_events: sse.ring_events,
             ring_bytes: sse.ring_bytes,
@@ -79,6 +99,38 @@ fn service_options(config: &Config) -> ServiceOptions {
         },
         keep_alive: milliseconds(sse.keep_alive_ms),
         drain_window: milliseconds(sse.drain_ms),
+        cleanup: config.cleanup.rules.clone(),
+        cleanup_interval: Duration::from_millis(config.cleanup.interval_ms),
+        authenticator,
+        hooks,
+        metrics: metrics_access(&config.metrics),
+    }
+}
+
+fn metrics_access(settings: &config::MetricsSettings) -> MetricsAccess {
+    match &settings.token {
+        _ if !settings.enabled => MetricsAccess::off(),
+        Some(token) => MetricsAccess::with_token(token.expose()),
+        None => MetricsAccess::default(),
+    }
+}
+
+fn webhooks(settings: &config::WebhookSettings) -> WebhookOptions {
+    let endpoint = |endpoint: &config::WebhookEndpoint| Endpoint {
+        url: endpoint.url.expose().into(),
+        filter: endpoint.filter.clone(),
+        secret: endpoint.secret.as_ref().map(|secret| WebhookSecret::new(secret.expose())),
+        wrap: endpoint.wrap,
+        retry: endpoint.retry.into(),
+        task_types: endpoint.task_types.clone(),
+    };
+    let allowed = settings.allow_targets.clone();
+    WebhookOptions {
+        default_retry: settings.default_retry,
+        endpoints: settings.endpoints.iter().map(endpoint).collect(),
+        targets: TargetPolicy::new(settings.allow_private_targets, allowed),
+        concurrency: settings.concurrency,
+        ..WebhookOptions::default()
     }
 }
 
@@ -109,6 +161,7 @@ fn limits(limits: &config::Limits) -> Limits {
         events_per_request: limits.events_per_request,
         nesting: limits.nesting,
         tags: limits.tags,
+        webhooks_per_task: limits.webhooks_per_task,
         history_events: limits.history_limit,
         list_tasks: limits.list_limit,
         list_page_bytes: limits.list_page_bytes,

@@ -13,17 +13,21 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
+use crate::http::Stalled;
+
 /// A socket that gives up on a client without progress.
 pub(super) struct StallGuard {
     stream: TcpStream,
     timeout: Duration,
     /// Runs while a write waits.
     clock: Option<Pin<Box<Sleep>>>,
+    /// Tells the streams of the connection why they end.
+    stalled: Stalled,
 }
 
 impl StallGuard {
-    pub(super) fn new(stream: TcpStream, timeout: Duration) -> Self {
-        Self { stream, timeout, clock: None }
+    pub(super) fn new(stream: TcpStream, timeout: Duration, stalled: Stalled) -> Self {
+        Self { stream, timeout, clock: None, stalled }
     }
 
     /// Keeps the clock by what a write came to.
@@ -38,6 +42,7 @@ impl StallGuard {
         }
         let clock = self.clock.get_or_insert_with(|| Box::pin(sleep(self.timeout)));
         clock.as_mut().poll(context).map(|()| {
+            self.stalled.set();
             let stalled = "the client accepted nothing for too long";
             Err(io::Error::new(io::ErrorKind::TimedOut, stalled))
         })

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use super::StoreError;
 use crate::domain::{
-    Append, Event, EventId, Filter, Kind, Refusal, TaskId, TaskNumber, TaskStatus,
+    Append, AuthConfig, Event, EventId, Filter, Kind, Refusal, Task, TaskId, TaskNumber, TaskStatus,
 };
 
 /// A task's id together with its number.
@@ -17,6 +17,12 @@ pub struct TaskRef {
     pub id: TaskId,
     /// Its number.
     pub number: TaskNumber,
+}
+
+impl From<&Task> for TaskRef {
+    fn from(task: &Task) -> Self {
+        Self { id: task.spec.id.clone(), number: task.number }
+    }
 }
 
 /// Whether a task is there.
@@ -39,6 +45,8 @@ pub struct Head {
     pub next_index: u64,
     /// Timestamp of the newest event, Unix milliseconds; 0 without events.
     pub last_timestamp_ms: u64,
+    /// The task's own rules about who may touch it.
+    pub auth_config: Option<Arc<AuthConfig>>,
 }
 
 impl Head {
@@ -62,6 +70,11 @@ impl Head {
 pub enum Appended {
     /// It is durable; these are the events.
     Events(Vec<Arc<Event>>),
+    /// A request with the same key and body was carried out before; these are
+    /// its events.
+    Replayed(Vec<Arc<Event>>),
+    /// Another request was sent with the same key.
+    KeyConflict,
     /// There is no such task.
     NoSuchTask,
     /// It was refused and left no trace.

@@ -42,6 +42,20 @@ pub struct Opened {
     pub closer: Box<dyn Fn() -> futures_util::future::BoxFuture<'static, ()> + Send + Sync>,
 }
 
+impl Opened {
+    /// Returns a store with its bus, polled once a second and with nothing to
+    /// finish when it closes.
+    pub fn new(provider: &'static str, store: Arc<dyn Store>, bus: Arc<dyn Bus>) -> Self {
+        Self {
+            provider,
+            store,
+            bus,
+            poll_interval: Duration::from_secs(1),
+            closer: Box::new(|| Box::pin(std::future::ready(()))),
+        }
+    }
+}
+
 impl std::fmt::Debug for Opened {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Opened").finish_non_exhaustive()
@@ -55,13 +69,10 @@ pub async fn open(
     supervisor: &Supervisor,
 ) -> Result<Opened, OpenError> {
     match options {
-        StorageOptions::Memory { max_bytes } => Ok(Opened {
-            provider: "memory",
-            store: Arc::new(MemoryStore::new(max_bytes, listener)),
-            bus: Arc::new(LocalBus::default()),
-            poll_interval: Duration::from_secs(1),
-            closer: Box::new(|| Box::pin(std::future::ready(()))),
-        }),
+        StorageOptions::Memory { max_bytes } => {
+            let store = Arc::new(MemoryStore::new(max_bytes, listener));
+            Ok(Opened::new("memory", store, Arc::new(LocalBus::default())))
+        }
         StorageOptions::Postgres(options) => {
             Ok(postgres::open(options, listener, supervisor).await?)
         }

@@ -2,16 +2,21 @@
 
 use async_trait::async_trait;
 
-use super::StoreError;
-use crate::domain::{ListQuery, NewTask, Task, TaskId, TaskPage};
+use super::{StoreError, TaskRef};
+use crate::domain::{IdempotencyKey, ListQuery, NewTask, Task, TaskId, TaskPage};
 
 /// What creating a task came to.
 #[derive(Debug, Clone)]
 pub enum Created {
     /// The task exists now.
     New(Box<Task>),
+    /// A request with the same key and body created it before; the task as it
+    /// was then.
+    Replayed(Box<Task>),
     /// Another task has that id.
     Exists,
+    /// Another request was sent with the same key.
+    KeyConflict,
 }
 
 /// The tasks, their logs apart.
@@ -19,8 +24,13 @@ pub enum Created {
 pub trait Tasks: Send + Sync {
     /// Creates a pending task; its deadline is counted from the store's clock.
     ///
-    /// Of any number of callers with one id exactly one creates it.
-    async fn create(&self, task: NewTask) -> Result<Created, StoreError>;
+    /// Of any number of callers with one id exactly one creates it. With a key
+    /// the request takes effect once, whatever id it was given.
+    async fn create(
+        &self,
+        task: NewTask,
+        key: Option<IdempotencyKey>,
+    ) -> Result<Created, StoreError>;
 
     /// Returns a task, or `None` when there is none or it was deleted.
     async fn find(&self, id: &TaskId) -> Result<Option<Task>, StoreError>;
@@ -31,11 +41,12 @@ pub trait Tasks: Send + Sync {
     /// took reached a bound.
     async fn list(&self, query: &ListQuery) -> Result<TaskPage, StoreError>;
 
-    /// Deletes a task; `false` when there is none.
+    /// Deletes a task; `false` when it is gone already, also when another has
+    /// its id meanwhile.
     ///
     /// The id is free at once. No event is accepted afterwards; what the task
     /// owned goes later, by [`Self::purge`].
-    async fn delete(&self, id: &TaskId) -> Result<bool, StoreError>;
+    async fn delete(&self, task: &TaskRef) -> Result<bool, StoreError>;
 
     /// Returns up to `limit` unfinished tasks past their deadline, oldest first.
     async fn overdue(&self, limit: usize) -> Result<Vec<TaskId>, StoreError>;

@@ -10,18 +10,58 @@ use std::path::{Path, PathBuf};
 /// Which of our modules each part of the source may name. A part is a module
 /// or, where a folder holds several layers, a path below it; the longest that
 /// fits a file counts.
-const ARROWS: [(&str, &[&str]); 17] = [
+const ARROWS: &[(&str, &[&str])] = &[
     ("main", &["taskcast"]),
     ("lib", &[]),
-    ("cli", &["config", "local_postgres", "server", "store", "telemetry"]),
-    ("server", &["config", "dispatcher", "engine", "http", "maintenance", "store", "supervisor"]),
+    ("auth", &["auth", "domain", "tls"]),
+    ("cli", &["auth", "config", "domain", "local_postgres", "server", "store", "telemetry"]),
+    (
+        "server",
+        &[
+            "auth",
+            "config",
+            "dispatcher",
+            "domain",
+            "engine",
+            "hooks",
+            "http",
+            "maintenance",
+            "observer",
+            "sentry",
+            "store",
+            "supervisor",
+            "webhooks",
+        ],
+    ),
     ("telemetry", &["config"]),
-    ("supervisor", &[]),
-    ("config", &["config"]),
-    ("http", &["dispatcher", "domain", "engine", "http", "store"]),
-    ("maintenance", &["domain", "engine", "store", "supervisor"]),
-    ("dispatcher", &["dispatcher", "domain", "store", "supervisor"]),
-    ("engine", &["domain", "store"]),
+    ("supervisor", &["hooks"]),
+    ("hooks", &["domain"]),
+    ("metrics", &["domain", "hooks"]),
+    ("observer", &["domain", "hooks", "metrics", "store", "webhooks"]),
+    ("sentry", &["domain", "hooks", "tls"]),
+    ("tls", &[]),
+    ("config", &["config", "domain"]),
+    (
+        "http",
+        &[
+            "auth",
+            "dispatcher",
+            "domain",
+            "engine",
+            "hooks",
+            "http",
+            "metrics",
+            "observer",
+            "store",
+        ],
+    ),
+    ("maintenance", &["domain", "engine", "metrics", "store", "supervisor"]),
+    (
+        "dispatcher",
+        &["dispatcher", "domain", "hooks", "metrics", "observer", "store", "supervisor"],
+    ),
+    ("engine", &["domain", "metrics", "store"]),
+    ("webhooks", &["domain", "store", "tls"]),
     ("store", &["domain"]),
     ("store/open", &["store", "supervisor"]),
     ("store/memory", &["domain", "store"]),
@@ -35,16 +75,20 @@ const PURE: [&str; 1] = ["domain"];
 
 /// Where an outside library, or a part of one, may be named. Everything else
 /// in the list of a library is a door that was left open.
-const AT_HOME: [(&str, &[&str]); 9] = [
+const AT_HOME: &[(&str, &[&str])] = &[
     ("sqlx", &["store/postgres", "local_postgres"]),
     ("axum", &["http", "server"]),
     ("tower_http", &["http", "server"]),
-    ("hyper_util", &["http", "server"]),
+    ("hyper_rustls", &["auth", "sentry", "tls", "webhooks"]),
+    ("hyper_util", &["auth", "http", "sentry", "server", "tls", "webhooks"]),
+    ("rustls", &["auth", "sentry", "tls", "webhooks"]),
     ("clap", &["cli", "main"]),
     ("figment", &["config"]),
     ("tracing_subscriber", &["telemetry"]),
     ("anyhow", &["cli", "main", "server"]),
+    ("jsonwebtoken", &["auth"]),
     ("rustix", &["local_postgres", "cli"]),
+    ("prometheus_client", &["metrics"]),
 ];
 
 /// Files longer than this are two files.

@@ -1,88 +1,16 @@
 //! The real program at its command line: help, exit statuses, precedence,
 //! refusals, and the migrations it reports.
 
-use std::fs;
-use std::process::Stdio;
-
 use serde_json::Value;
-use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 
 use crate::support::client::Client;
+use crate::support::place::Place;
 use crate::support::postgres::Database;
-use crate::support::server::PROGRAM;
 use crate::support::{Backend, until, within};
 
-/// A working directory and an environment to run the program in.
-struct Place {
-    directory: TempDir,
-    environment: Vec<(String, String)>,
-}
-
-/// How a command ended.
-struct Ended {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
-}
-
 impl Place {
-    fn new() -> Self {
-        Self { directory: tempfile::tempdir().unwrap(), environment: Vec::new() }
-    }
-
-    fn file(self, name: &str, text: &str) -> Self {
-        fs::write(self.directory.path().join(name), text).unwrap();
-        self
-    }
-
-    fn yaml(self, text: &str) -> Self {
-        self.file("taskcast.config.yaml", text)
-    }
-
-    fn env(mut self, name: &str, value: impl Into<String>) -> Self {
-        self.environment.push((name.to_owned(), value.into()));
-        self
-    }
-
-    fn command(&self, arguments: &str) -> Command {
-        let mut command = Command::new(PROGRAM);
-        command
-            .args(arguments.split_whitespace())
-            .env_clear()
-            .envs(self.environment.iter().map(|(name, value)| (name, value)))
-            .current_dir(self.directory.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true);
-        command
-    }
-
-    /// Runs a command that ends by itself.
-    async fn run(&self, arguments: &str) -> Ended {
-        let output = within("the command ends", self.command(arguments).output()).await.unwrap();
-        Ended {
-            code: output.status.code(),
-            stdout: String::from_utf8(output.stdout).unwrap(),
-            stderr: String::from_utf8(output.stderr).unwrap(),
-        }
-    }
-
-    /// Runs a command that must refuse, with one sentence that names all parts.
-    async fn refused(&self, arguments: &str, parts: &[&str]) -> String {
-        let Ended { code, stderr, .. } = self.run(arguments).await;
-        assert_eq!(code, Some(1), "{stderr}");
-        let sentence = stderr.lines().filter(|line| !line.starts_with('{')).collect::<Vec<_>>();
-        assert_eq!(sentence.len(), 1, "{stderr}");
-        assert!(sentence[0].starts_with("taskcast: "), "{stderr}");
-        for part in parts {
-            assert!(sentence[0].contains(part), "`{part}` is not in: {stderr}");
-        }
-        stderr
-    }
-
     /// Starts a server and waits for the line that says what it is.
     async fn start(&self, arguments: &str) -> Started {
         let child = self.command(arguments).spawn().unwrap();
@@ -154,7 +82,7 @@ async fn help_names_every_command_and_version_the_version() {
     let place = Place::new();
     let help = place.run("--help").await;
     assert_eq!(help.code, Some(0));
-    for command in ["serve", "migrate", "dev"] {
+    for command in ["serve", "migrate", "dev", "config"] {
         assert!(help.stdout.contains(&format!("  {command} ")), "{}", help.stdout);
         assert_eq!(place.run(&format!("{command} --help")).await.code, Some(0));
     }
@@ -228,42 +156,6 @@ async fn unknown_variables_and_the_port_of_kubernetes_warn() {
     assert_eq!(warnings.len(), 2, "{warnings:?}");
     assert!(warnings.iter().any(|warning| warning.contains("TASKCAST_PROT")));
     assert!(warnings.iter().any(|warning| warning.contains("tcp://10.0.0.1:3721")));
-}
-
-#[tokio::test]
-async fn a_configuration_that_is_wrong_is_refused_by_file_key_and_reason() {
-    const FILE: &str = "taskcast.config.yaml";
-    for (text, parts) in [
-        ("port: [", vec![FILE, "not valid YAML", "line "]),
-        ("prot: 1", vec![FILE, "`prot`", "unknown key"]),
-        ("port: many", vec![FILE, "`port`", "expected a whole number"]),
-        ("limits: { tags: 0 }", vec![FILE, "`limits.tags`", "from 1 to"]),
-        ("auth: { mode: nnoe }", vec![FILE, "`auth.mode`", "`nnoe`"]),
-        ("auth: { mode: jwt }", vec![FILE, "`auth.mode`", "not supported in this version"]),
-        ("webhook: { defaultRetry: { retries: 1 } }", vec![FILE, "`webhook`", "not supported"]),
-        ("cleanup: { rules: [{ target: all }] }", vec![FILE, "`cleanup`", "not supported"]),
-        ("postgres: { url: \"${NOT_SET}\" }", vec![FILE, "`postgres.url`", "${NOT_SET:-}"]),
-        (
-            "adapters: { broadcast: { provider: redis } }",
-            vec![FILE, "`adapters.broadcast.provider`", "nearest supported shape"],
-        ),
-    ] {
-        Place::new().yaml(text).refused("serve", &parts).await;
-    }
-    Place::new().refused("-c gone.toml", &["gone.toml", "does not exist"]).await;
-    let place = Place::new().file("taskcast.config.ts", "export default {}");
-    place.refused("serve", &["taskcast.config.ts", "authentication", "-c"]).await;
-}
-
-#[tokio::test]
-async fn variables_of_later_versions_are_refused_without_their_value() {
-    for name in ["TASKCAST_JWT_SECRET", "TASKCAST_REDIS_URL", "SENTRY_DSN", "TASKCAST_AUTH_MODE"] {
-        let place = Place::new().env(name, "custom");
-        place.refused("serve", &[name, "not supported in this version"]).await;
-    }
-    let secret = Place::new().env("TASKCAST_POSTGRES_URL", "mysql://u:canary@h/x");
-    let said = secret.refused("serve", &["TASKCAST_POSTGRES_URL", "postgres://"]).await;
-    assert!(!said.contains("canary"), "{said}");
 }
 
 #[tokio::test]

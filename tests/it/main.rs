@@ -8,17 +8,28 @@
 )]
 
 mod architecture;
+mod auth;
 mod bounded;
+mod cleanup;
 mod cli;
 mod cluster;
+mod config;
 mod dev;
+mod documents;
 mod embedding;
 mod faults;
+mod grants;
+mod hooks;
 mod http;
 mod logging;
+mod metrics;
 mod migrate;
 mod pooler;
+mod repeats;
 mod resume;
 mod rules;
+#[cfg(feature = "sentry")]
+mod sentry;
 mod store;
 mod support;
+mod webhooks;

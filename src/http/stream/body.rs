@@ -1,8 +1,9 @@
 //! The bodies of streams: pulled by the socket, never pushed.
 //!
 //! Every way out of a stream is here: the task ended or was deleted, the
-//! reader left (the body is dropped), the store failed (the connection is
-//! cut, so that it cannot be taken for an end), the server drains.
+//! reader left (the body is dropped), its credentials ran out, the store failed
+//! (the connection is cut, so that it cannot be taken for an end), the server
+//! drains.
 
 use std::time::Duration;
 
@@ -13,8 +14,11 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::StreamSettings;
-use super::frames::{Chunk, KEEP_ALIVE, RESET, Wrap};
+use super::frames::{Chunk, EXPIRED, KEEP_ALIVE, RESET, Wrap};
+use super::lease::{Lease, Standing};
+use super::open::{Load, OpenStream};
 use crate::dispatcher::{FeedReader, Item, Subscription};
+use crate::hooks::SseEnd;
 
 /// Bytes after which a chunk of the stream of all tasks is handed out.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -30,6 +34,7 @@ pub(super) struct Cut;
 /// What a quiet stream waits for.
 enum Woken {
     News,
+    Lease,
     Silence,
     Drain,
 }
@@ -76,13 +81,15 @@ impl Pace {
         self.leave_at.is_some_and(|leave_at| leave_at <= Instant::now())
     }
 
-    async fn wait(&mut self, news: impl Future<Output = ()>) -> Woken {
-        tokio::pin!(news);
+    async fn wait(&mut self, news: impl Future<Output = ()>, lease: &mut Lease) -> Woken {
+        let lease = lease.changed();
+        tokio::pin!(news, lease);
         let draining = self.draining.clone();
         loop {
             let leave_at = self.leave_at.unwrap_or(self.next_beat);
             tokio::select! {
                 () = &mut news => return Woken::News,
+                () = &mut lease => return Woken::Lease,
                 () = sleep_until(leave_at), if self.leave_at.is_some() => return Woken::Drain,
                 () = sleep_until(self.next_beat) => return Woken::Silence,
                 () = draining.cancelled(), if self.leave_at.is_none() => {
@@ -101,13 +108,22 @@ fn retry_ms() -> u64 {
 pub(super) struct TaskBody {
     subscription: Subscription,
     wrap: Wrap,
+    lease: Lease,
     pace: Pace,
     is_over: bool,
+    /// Dropped after the reader, so that it is not counted any more.
+    open: OpenStream,
 }
 
 impl TaskBody {
-    pub(super) fn new(subscription: Subscription, wrap: Wrap, settings: &StreamSettings) -> Self {
-        Self { subscription, wrap, pace: Pace::new(settings), is_over: false }
+    pub(super) fn new(
+        subscription: Subscription,
+        wrap: Wrap,
+        lease: Lease,
+        settings: &StreamSettings,
+        open: OpenStream,
+    ) -> Self {
+        Self { subscription, wrap, lease, pace: Pace::new(settings), is_over: false, open }
     }
 
     pub(super) fn into_stream(self) -> impl Stream<Item = Result<Bytes, Cut>> {
@@ -118,12 +134,19 @@ impl TaskBody {
     }
 
     async fn next(&mut self) -> Option<Result<Bytes, Cut>> {
-        let mut chunk = Chunk::default();
+        let (mut chunk, mut load) = (Chunk::default(), Load::default());
         while !self.is_over {
+            if !self.may_go_on() {
+                chunk.push(EXPIRED);
+                self.open.ends(SseEnd::Expired);
+                self.is_over = true;
+                break;
+            }
             let batch = match self.subscription.read().await {
                 Ok(batch) => batch,
                 Err(error) => {
                     tracing::warn!(%error, "stream cut: the store failed");
+                    self.open.ends(SseEnd::StoreFailed);
                     self.is_over = true;
                     return Some(Err(Cut));
                 }
@@ -131,9 +154,18 @@ impl TaskBody {
             for item in &batch.items {
                 match item {
                     Item::Reset => chunk.push(RESET),
-                    Item::Event(entry) => chunk.push_entry(entry, self.wrap),
-                    Item::Done(status, id) => chunk.push_done(*status, *id),
-                    Item::Deleted => chunk.push_deleted(),
+                    Item::Event(entry) => {
+                        self.open.load(&mut load, &entry.slot);
+                        chunk.push_entry(entry, self.wrap);
+                    }
+                    Item::Done(status, id) => {
+                        self.open.ends(SseEnd::Done);
+                        chunk.push_done(*status, *id);
+                    }
+                    Item::Deleted => {
+                        self.open.ends(SseEnd::Deleted);
+                        chunk.push_deleted();
+                    }
                 }
             }
             self.is_over = batch.is_last;
@@ -145,8 +177,8 @@ impl TaskBody {
                 break;
             }
             if batch.is_caught_up {
-                match self.pace.wait(self.subscription.wait()).await {
-                    Woken::News => continue,
+                match self.pace.wait(self.subscription.wait(), &mut self.lease).await {
+                    Woken::News | Woken::Lease => continue,
                     Woken::Silence => chunk.push(KEEP_ALIVE),
                     Woken::Drain => self.leave(&mut chunk),
                 }
@@ -154,11 +186,23 @@ impl TaskBody {
             }
         }
         self.pace.sent();
-        chunk.take().map(Ok)
+        let bytes = chunk.take()?;
+        self.open.sent(&load, bytes.len());
+        Some(Ok(bytes))
+    }
+
+    /// Tells whether the reader's credentials still let it.
+    fn may_go_on(&mut self) -> bool {
+        match self.lease.standing() {
+            Standing::Holds => true,
+            Standing::Renewed(guard) => self.subscription.admits(&guard),
+            Standing::Over => false,
+        }
     }
 
     fn leave(&mut self, chunk: &mut Chunk) {
         chunk.push_retry(retry_ms());
+        self.open.ends(SseEnd::Drained);
         self.is_over = true;
     }
 }
@@ -167,13 +211,22 @@ impl TaskBody {
 pub(super) struct AllTasksBody {
     reader: FeedReader,
     wrap: Wrap,
+    lease: Lease,
     pace: Pace,
     is_over: bool,
+    /// Dropped after the reader, so that it is not counted any more.
+    open: OpenStream,
 }
 
 impl AllTasksBody {
-    pub(super) fn new(reader: FeedReader, wrap: Wrap, settings: &StreamSettings) -> Self {
-        Self { reader, wrap, pace: Pace::new(settings), is_over: false }
+    pub(super) fn new(
+        reader: FeedReader,
+        wrap: Wrap,
+        lease: Lease,
+        settings: &StreamSettings,
+        open: OpenStream,
+    ) -> Self {
+        Self { reader, wrap, lease, pace: Pace::new(settings), is_over: false, open }
     }
 
     pub(super) fn into_stream(self) -> impl Stream<Item = Result<Bytes, Cut>> {
@@ -184,14 +237,22 @@ impl AllTasksBody {
     }
 
     async fn next(&mut self) -> Option<Result<Bytes, Cut>> {
-        let mut chunk = Chunk::default();
+        let (mut chunk, mut load) = (Chunk::default(), Load::default());
         while !self.is_over {
+            if !self.may_go_on() {
+                chunk.push(EXPIRED);
+                self.open.ends(SseEnd::Expired);
+                self.is_over = true;
+                break;
+            }
             let Ok(items) = self.reader.read(CHUNK_BYTES) else {
                 tracing::info!("stream cut: reader of all tasks too far behind");
+                self.open.ends(SseEnd::Lagged);
                 self.is_over = true;
                 return Some(Err(Cut));
             };
             for item in &items {
+                self.open.load(&mut load, &item.slot);
                 chunk.push_unnumbered(&item.slot, item.filtered_index, self.wrap);
             }
             if self.pace.must_leave() {
@@ -201,19 +262,32 @@ impl AllTasksBody {
             if !items.is_empty() {
                 break;
             }
-            match self.pace.wait(self.reader.wait()).await {
-                Woken::News => continue,
+            match self.pace.wait(self.reader.wait(), &mut self.lease).await {
+                Woken::News | Woken::Lease => continue,
                 Woken::Silence => chunk.push(KEEP_ALIVE),
                 Woken::Drain => self.leave(&mut chunk),
             }
             break;
         }
         self.pace.sent();
-        chunk.take().map(Ok)
+        let bytes = chunk.take()?;
+        self.open.sent(&load, bytes.len());
+        Some(Ok(bytes))
+    }
+
+    /// Tells whether the reader's credentials still let it, and has it see by
+    /// new ones what those allow.
+    fn may_go_on(&mut self) -> bool {
+        match self.lease.standing() {
+            Standing::Holds => true,
+            Standing::Renewed(guard) => self.reader.renew(guard),
+            Standing::Over => false,
+        }
     }
 
     fn leave(&mut self, chunk: &mut Chunk) {
         chunk.push_retry(retry_ms());
+        self.open.ends(SseEnd::Drained);
         self.is_over = true;
     }
 }

@@ -8,8 +8,8 @@
 use bytes::{Bytes, BytesMut};
 
 use crate::dispatcher::{Entry, Slot};
-use crate::domain::{Event, EventId, TaskStatus, json};
-use crate::http::wire::{push_number, write_event, write_series, write_snapshot};
+use crate::domain::{Event, EventId, TaskStatus, write_envelope, write_event, write_snapshot};
+use crate::http::wire::push_number;
 
 /// What a frame carries as data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +34,9 @@ pub(super) const KEEP_ALIVE: &[u8] = b": keep-alive\n\n";
 
 /// Sent when a reader's cursor is unknown here and it gets everything.
 pub(super) const RESET: &[u8] = b": reset\n\n";
+
+/// Sent when a reader's credentials hold no longer; nothing follows.
+pub(super) const EXPIRED: &[u8] = b": token expired\n\n";
 
 /// Frames on their way to one reader, as few pieces as possible.
 #[derive(Debug, Default)]
@@ -119,7 +122,7 @@ impl Chunk {
         frame.push_str(EVENT);
         match wrap {
             Wrap::Raw => write_event(&mut frame, &slot.event),
-            Wrap::Envelope => write_envelope(&mut frame, &slot.event, filtered_index, false),
+            Wrap::Envelope => write_envelope(&mut frame, &slot.event, Some(filtered_index), false),
         }
         frame.push_str("\n\n");
         self.push(frame.as_bytes());
@@ -163,7 +166,7 @@ fn write_frame(
     let mut out = String::with_capacity(event.size_bytes() + 256);
     out.push_str(EVENT);
     match wrap {
-        Wrap::Envelope => write_envelope(&mut out, event, filtered_index, is_snapshot),
+        Wrap::Envelope => write_envelope(&mut out, event, Some(filtered_index), is_snapshot),
         Wrap::Raw if is_snapshot => write_snapshot(&mut out, event),
         Wrap::Raw => write_event(&mut out, event),
     }
@@ -175,34 +178,6 @@ fn write_frame(
     }
     out.push_str("\n\n");
     out
-}
-
-fn write_envelope(out: &mut String, event: &Event, filtered_index: u64, is_snapshot: bool) {
-    let draft = &event.draft;
-    out.push_str("{\"filteredIndex\":");
-    push_number(out, filtered_index);
-    out.push_str(",\"rawIndex\":");
-    push_number(out, event.index);
-    out.push_str(",\"eventId\":\"");
-    out.push_str(event.id().encode(&mut [0; ulid::ULID_LEN]));
-    // An id of the pattern for task ids needs no escape.
-    out.push_str("\",\"taskId\":\"");
-    out.push_str(event.task.as_str());
-    out.push_str("\",\"type\":");
-    json::push_string(out, &draft.event_type);
-    out.push_str(",\"timestamp\":");
-    push_number(out, event.timestamp_ms);
-    out.push_str(",\"level\":\"");
-    out.push_str(draft.level.as_str());
-    out.push_str("\",\"data\":");
-    out.push_str(draft.data.as_str());
-    if let Some(tag) = &draft.series {
-        write_series(out, tag);
-    }
-    if is_snapshot {
-        out.push_str(",\"seriesSnapshot\":true");
-    }
-    out.push('}');
 }
 
 #[cfg(test)]

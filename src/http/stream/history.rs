@@ -9,29 +9,29 @@ use futures_util::stream::unfold;
 
 use super::body::Cut;
 use super::query::{StreamQuery, last_event_id};
-use crate::dispatcher::{History, HistoryEvent, HistoryRequest};
-use crate::domain::{Action, Principal};
+use crate::dispatcher::{History, HistoryEvent, HistoryRequest, OpenedHistory};
+use crate::domain::{Action, write_event, write_snapshot};
 use crate::http::AppState;
-use crate::http::auth::authorize;
+use crate::http::auth::Caller;
 use crate::http::error::ApiError;
 use crate::http::extract::{Query, TaskPath};
-use crate::http::wire::{write_event, write_snapshot};
 
 /// Returns a task's events: `GET /tasks/{id}/events/history`.
 pub(in crate::http) async fn read_history(
     State(app): State<AppState>,
-    caller: Principal,
+    caller: Caller,
     path: TaskPath,
     query: Query,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
+    caller.allow(Action::ReadHistory)?;
     let limits = app.engine.limits();
     let mut request = StreamQuery::read(&query, limits)?;
     // The header counts before the cursors of the query, as on a stream.
     request.cursor.ids.splice(..0, last_event_id(&headers));
     let id = path.id()?;
-    authorize(&caller, Action::ReadHistory, Some(&id))?;
-    let mut history = app
+    caller.authorize(Action::ReadHistory, Some(&id))?;
+    let opened = app
         .dispatcher
         .history(HistoryRequest {
             task: id,
@@ -39,9 +39,16 @@ pub(in crate::http) async fn read_history(
             cursor: request.cursor,
             limit: request.limit.unwrap_or(limits.history_events),
             accumulated: request.accumulated,
+            guard: caller.guard(Action::ReadHistory),
         })
         .await?
         .ok_or_else(ApiError::task_not_found)?;
+    let mut history = match opened {
+        OpenedHistory::History(history) => *history,
+        OpenedHistory::Denied(decision) => {
+            return Err(ApiError::denied(decision, Action::ReadHistory));
+        }
+    };
     // The first page is read before the status is sent, so that a store that
     // is down can still be told in the usual shape.
     let first = history.read().await?;

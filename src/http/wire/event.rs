@@ -1,10 +1,7 @@
 //! Events on the wire.
 
 use super::fields::{Place, begins_with, body_text, elements, fields, wrong_kind};
-use super::push_number;
-use crate::domain::{
-    Event, EventDraft, Json, Level, SeriesMode, SeriesTag, is_reserved_type, json,
-};
+use crate::domain::{EventDraft, Json, Level, SeriesMode, SeriesTag, is_reserved_type};
 use crate::engine::Limits;
 use crate::http::error::{ApiError, ErrorCode};
 
@@ -80,59 +77,9 @@ fn read_event(object: &str, place: Place, limits: &Limits) -> Result<EventDraft,
     Ok(EventDraft { event_type: name, level: level.unwrap_or(Level::Info), data: payload, series })
 }
 
-/// Appends an event to `out` as it was published.
-pub(crate) fn write_event(out: &mut String, event: &Event) {
-    write_open(out, event);
-    out.push('}');
-}
-
-/// Appends an event to `out` that stands for its whole series so far.
-pub(crate) fn write_snapshot(out: &mut String, event: &Event) {
-    write_open(out, event);
-    out.push_str(",\"seriesSnapshot\":true}");
-}
-
-fn write_open(out: &mut String, event: &Event) {
-    let draft = &event.draft;
-    out.push_str("{\"id\":\"");
-    out.push_str(event.id().encode(&mut [0; ulid::ULID_LEN]));
-    // An id of the pattern for task ids needs no escape.
-    out.push_str("\",\"taskId\":\"");
-    out.push_str(event.task.as_str());
-    out.push_str("\",\"index\":");
-    push_number(out, event.index);
-    out.push_str(",\"timestamp\":");
-    push_number(out, event.timestamp_ms);
-    out.push_str(",\"type\":");
-    json::push_string(out, &draft.event_type);
-    out.push_str(",\"level\":\"");
-    out.push_str(draft.level.as_str());
-    out.push_str("\",\"data\":");
-    out.push_str(draft.data.as_str());
-    if let Some(tag) = &draft.series {
-        write_series(out, tag);
-    }
-}
-
-/// Appends the members that name an event's series to an open object.
-pub(crate) fn write_series(out: &mut String, tag: &SeriesTag) {
-    out.push_str(",\"seriesId\":");
-    json::push_string(out, &tag.id);
-    if let Some(mode) = tag.mode {
-        out.push_str(",\"seriesMode\":\"");
-        out.push_str(mode.as_str());
-        out.push('"');
-    }
-    if let Some(field) = &tag.field {
-        out.push_str(",\"seriesAccField\":");
-        json::push_string(out, field);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{TaskId, TaskNumber};
 
     fn read(body: &str) -> Result<Published, ApiError> {
         read_events(body.as_bytes(), &Limits::default())
@@ -235,27 +182,5 @@ mod tests {
         assert!(text.contains("2 events"));
         let (code, path, _) = refused(r#"{"type":"a","data":[[[]]]}"#);
         assert_eq!((code, path.as_deref()), (ErrorCode::LimitExceeded, Some("/data")));
-    }
-
-    #[test]
-    fn events_are_written_in_the_documented_order() {
-        let draft = read(r#"{"type":"a\"b","data":{"b":1e400,"a":"\ud800"},"seriesId":"s","seriesMode":"latest"}"#)
-            .unwrap()
-            .events
-            .remove(0);
-        let event = Event {
-            task: TaskId::parse("t").unwrap(),
-            number: TaskNumber::new(3).unwrap(),
-            index: 7,
-            timestamp_ms: 1_700_000_000_000,
-            draft,
-        };
-        let mut out = String::new();
-        write_event(&mut out, &event);
-        let rest = r#""taskId":"t","index":7,"timestamp":1700000000000,"type":"a\"b","level":"info","data":{"b":1e400,"a":"\ud800"},"seriesId":"s","seriesMode":"latest"}"#;
-        assert_eq!(out, format!(r#"{{"id":"{}",{rest}"#, event.id()));
-        let mut snapshot = String::new();
-        write_snapshot(&mut snapshot, &event);
-        assert_eq!(snapshot.strip_suffix(",\"seriesSnapshot\":true}"), out.strip_suffix('}'));
     }
 }

@@ -14,11 +14,9 @@ use std::sync::Arc;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::domain::{Json, json};
+pub(in crate::http) use crate::domain::is_label;
+use crate::domain::{Json, is_type, json};
 use crate::http::error::{ApiError, ErrorCode};
-
-/// Longest type, series id or tag, in bytes.
-const LABEL_BYTES: usize = 255;
 
 /// The object a member belongs to.
 #[derive(Debug, Clone, Copy)]
@@ -187,17 +185,12 @@ impl<'de> Visitor<'de> for ArrayReader {
     }
 }
 
-/// Tells whether `text` may be a series id or a tag.
-pub(in crate::http) fn is_label(text: &str) -> bool {
-    (1..=LABEL_BYTES).contains(&text.len()) && !text.chars().any(char::is_control)
-}
-
-/// Tells whether `text` may be the type of a task or an event.
-fn is_event_type(text: &str) -> bool {
-    is_label(text) && !text.contains([',', '*'])
-}
-
 impl<'a> Field<'a> {
+    /// Returns the member's name.
+    pub(super) fn name(&self) -> &'static str {
+        self.name
+    }
+
     /// Returns the member's JSON pointer.
     pub(super) fn path(&self) -> String {
         self.place.member(self.name)
@@ -228,15 +221,6 @@ impl<'a> Field<'a> {
         value.ok_or_else(|| self.invalid("is required"))
     }
 
-    /// Refuses a member that this release knows and does not support.
-    pub(super) fn refuse(&self) -> Result<(), ApiError> {
-        if self.is_present() {
-            let message = format!("{} is not supported yet; leave it out", self.name);
-            return Err(ApiError::new(ErrorCode::NotSupported, message).at(self.path()));
-        }
-        Ok(())
-    }
-
     /// Returns a string that a store can hold.
     pub(super) fn string(&self) -> Result<Option<Cow<'a, str>>, ApiError> {
         self.text.map(|text| string(text).map_err(|problem| self.invalid(problem))).transpose()
@@ -251,7 +235,7 @@ impl<'a> Field<'a> {
     pub(super) fn event_type(&self) -> Result<Option<Arc<str>>, ApiError> {
         let problem =
             "must be a string of 1 to 255 bytes without control characters, commas and asterisks";
-        self.checked(is_event_type, problem)
+        self.checked(is_type, problem)
     }
 
     fn checked(
@@ -354,7 +338,7 @@ impl<'a> Field<'a> {
 }
 
 /// Decodes a JSON string; the error completes a sentence about its owner.
-fn string(text: &str) -> Result<Cow<'_, str>, &'static str> {
+pub(super) fn string(text: &str) -> Result<Cow<'_, str>, &'static str> {
     let Some(body) = json::string_body(text) else {
         return Err("must be a string");
     };

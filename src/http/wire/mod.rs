@@ -4,22 +4,35 @@
 //! written as text, so that a payload passes through as it was sent: it is
 //! checked and cut out, never parsed into values and printed again.
 
+mod auth_config;
+mod cleanup;
 mod event;
 mod fields;
+mod lists;
 mod task;
+mod webhooks;
 
 use axum::body::Body;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::Response;
 
 pub(super) use event::{Published, read_events};
-pub(crate) use event::{write_event, write_series, write_snapshot};
 pub(super) use fields::is_label;
-pub(super) use task::{ReaderCount, read_new_task, read_transition, write_task};
+pub(super) use task::{ReaderCount, Visibility, read_new_task, read_transition, write_task};
+pub(super) use webhooks::write_delivery;
 
 /// Appends a whole number to `out`.
 pub(crate) fn push_number(out: &mut String, number: u64) {
     out.push_str(itoa::Buffer::new().format(number));
+}
+
+/// Says on a response that an earlier request with the same key did the work.
+pub(super) fn mark_replay(mut response: Response, replayed: bool) -> Response {
+    const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+    if replayed {
+        response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+    }
+    response
 }
 
 /// Makes a response of JSON text.

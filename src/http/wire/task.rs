@@ -2,19 +2,30 @@
 
 use std::sync::Arc;
 
+use super::auth_config::{read_auth_config, write_auth_config};
+use super::cleanup::{read_cleanup, write_cleanup};
 use super::fields::{Field, Place, begins_with, body_text, fields, wrong_kind};
 use super::push_number;
-use crate::domain::{Json, NewTask, Task, TaskError, TaskId, TaskStatus, Transition, json};
+use super::webhooks::{read_webhooks, write_webhooks};
+use crate::auth::AuthMode;
+use crate::domain::{
+    Json, NewTask, TargetPolicy, Task, TaskError, TaskId, TaskStatus, Transition, json,
+};
 use crate::engine::Limits;
 use crate::http::error::{ApiError, ErrorCode};
 
 /// Longest time to live, in seconds: ten years.
 const LONGEST_TTL_SECONDS: u64 = 315_360_000;
 
-/// Reads the task a body describes; `make_id` names one that has no id.
+/// Reads the task a body describes; `make_id` names one that has no id, and
+/// `targets` says where its webhooks may lead.
+///
+/// Rules of its own are refused in a mode that could not hold to them.
 pub(in crate::http) fn read_new_task(
     body: &[u8],
     limits: &Limits,
+    mode: AuthMode,
+    targets: &TargetPolicy,
     make_id: impl FnOnce() -> TaskId,
 ) -> Result<NewTask, ApiError> {
     let text = if body.is_empty() { "{}" } else { body_text(body)? };
@@ -26,8 +37,9 @@ pub(in crate::http) fn read_new_task(
         Place::Body,
         ["id", "type", "params", "metadata", "tags", "ttl", "webhooks", "authConfig", "cleanup"],
     )?;
-    for unsupported in [webhooks, auth_config, cleanup] {
-        unsupported.refuse()?;
+    if auth_config.is_present() && mode == AuthMode::None {
+        let message = "this server tells nobody apart; leave authConfig out or configure auth.mode";
+        return Err(ApiError::new(ErrorCode::AuthNotConfigured, message).at(auth_config.path()));
     }
     let id = match id.string()? {
         None => make_id(),
@@ -42,6 +54,9 @@ pub(in crate::http) fn read_new_task(
         metadata: metadata.object(limits.nesting)?,
         tags: tags.labels(limits.tags)?,
         ttl_seconds: ttl.whole_number(1..=LONGEST_TTL_SECONDS)?,
+        auth_config: read_auth_config(&auth_config)?,
+        webhooks: read_webhooks(&webhooks, limits.webhooks_per_task, targets)?,
+        cleanup: read_cleanup(&cleanup)?,
     })
 }
 
@@ -100,8 +115,22 @@ pub(in crate::http) enum ReaderCount {
     Here(usize),
 }
 
+/// How much of a task an answer shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::http) enum Visibility {
+    /// What whoever may read it sees.
+    Reader,
+    /// Also what is only for those who manage it: its rules and webhooks.
+    Manager,
+}
+
 /// Appends a task to `out`.
-pub(in crate::http) fn write_task(out: &mut String, task: &Task, readers: ReaderCount) {
+pub(in crate::http) fn write_task(
+    out: &mut String,
+    task: &Task,
+    readers: ReaderCount,
+    visibility: Visibility,
+) {
     let spec = &task.spec;
     // An id of the pattern for task ids needs no escape.
     out.push_str("{\"id\":\"");
@@ -133,6 +162,18 @@ pub(in crate::http) fn write_task(out: &mut String, task: &Task, readers: Reader
         out.push_str(",\"ttl\":");
         push_number(out, ttl_seconds);
     }
+    if let (Some(rules), Visibility::Manager) = (&spec.auth_config, visibility) {
+        out.push_str(",\"authConfig\":");
+        write_auth_config(out, rules);
+    }
+    if let (Some(webhooks), Visibility::Manager) = (&spec.webhooks, visibility) {
+        out.push_str(",\"webhooks\":");
+        write_webhooks(out, webhooks);
+    }
+    if let Some(rules) = &spec.cleanup {
+        out.push_str(",\"cleanup\":");
+        write_cleanup(out, rules);
+    }
     if let Some(tags) = &spec.tags {
         for (position, tag) in tags.iter().enumerate() {
             out.push_str(if position == 0 { ",\"tags\":[" } else { "," });
@@ -158,14 +199,28 @@ fn push_payload(out: &mut String, name: &str, payload: Option<&Json>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::TaskNumber;
+    use crate::domain::{TaskNumber, WebhookSecret};
 
     fn made() -> TaskId {
         TaskId::parse("made").unwrap()
     }
 
     fn create(body: &str) -> Result<NewTask, ApiError> {
-        read_new_task(body.as_bytes(), &Limits::default(), made)
+        let targets = TargetPolicy::default();
+        read_new_task(body.as_bytes(), &Limits::default(), AuthMode::Jwt, &targets, made)
+    }
+
+    fn pending(spec: NewTask) -> Task {
+        Task {
+            spec,
+            number: TaskNumber::new(1).unwrap(),
+            status: TaskStatus::Pending,
+            result: None,
+            error: None,
+            created_at_ms: 1,
+            updated_at_ms: 1,
+            completed_at_ms: None,
+        }
     }
 
     fn transition(body: &str) -> Result<Transition, ApiError> {
@@ -209,15 +264,19 @@ mod tests {
     }
 
     #[test]
-    fn features_to_come_are_refused_instead_of_ignored() {
-        for (body, path) in [
-            (r#"{"webhooks":[]}"#, "/webhooks"),
-            (r#"{"authConfig":{"rules":[]}}"#, "/authConfig"),
-            (r#"{"cleanup":false}"#, "/cleanup"),
-        ] {
-            let error = create(body).unwrap_err();
-            assert_eq!((error.code(), error.path()), (ErrorCode::NotSupported, Some(path)));
-        }
+    fn webhooks_are_shown_to_those_who_manage_the_task_and_cleanup_to_all() {
+        let cleanup = r#","cleanup":{"rules":[{"target":"task"}]}"#;
+        let webhooks = r#","webhooks":[{"url":"http://a.example"}]"#;
+        let mut task = pending(create(&format!(r#"{{"ttl":60{webhooks}{cleanup}}}"#)).unwrap());
+        task.spec.webhooks.as_mut().unwrap()[0].secret = Some(WebhookSecret::new("canary"));
+        let written = |visibility| {
+            let mut out = String::new();
+            write_task(&mut out, &task, ReaderCount::Unsaid, visibility);
+            out
+        };
+        let managed = format!(r#","ttl":60{webhooks}{cleanup}}}"#);
+        assert!(written(Visibility::Manager).ends_with(&managed));
+        assert!(written(Visibility::Reader).ends_with(&format!(r#","ttl":60{cleanup}}}"#)));
     }
 
     #[test]
@@ -283,7 +342,7 @@ mod tests {
         };
         let written = |task: &Task, readers| {
             let mut out = String::new();
-            write_task(&mut out, task, readers);
+            write_task(&mut out, task, readers, Visibility::Manager);
             out
         };
         assert_eq!(
@@ -296,5 +355,30 @@ mod tests {
             written(&task, ReaderCount::Unsaid),
             r#"{"id":"made","status":"failed","createdAt":1,"updatedAt":2,"tags":[]}"#
         );
+    }
+
+    #[test]
+    fn rules_are_shown_to_those_who_manage_the_task_and_need_a_mode_that_keeps_them() {
+        let rules = r#"{"rules":[{"match":{"scope":["*"]},"require":{"sub":["a"]}}]}"#;
+        let body = format!(r#"{{"id":"t","ttl":60,"authConfig":{rules},"tags":[]}}"#);
+        let task = pending(create(&body).unwrap());
+        let written = |visibility| {
+            let mut out = String::new();
+            write_task(&mut out, &task, ReaderCount::Unsaid, visibility);
+            out
+        };
+        let shown = format!(r#","ttl":60,"authConfig":{rules},"tags":[]"#);
+        assert!(written(Visibility::Manager).contains(&shown));
+        assert!(!written(Visibility::Reader).contains("authConfig"));
+        let read = |body: &str| {
+            let (limits, targets) = (Limits::default(), TargetPolicy::default());
+            read_new_task(body.as_bytes(), &limits, AuthMode::None, &targets, made)
+        };
+        let error = read(&body).unwrap_err();
+        assert_eq!(
+            (error.code(), error.path()),
+            (ErrorCode::AuthNotConfigured, Some("/authConfig"))
+        );
+        assert!(read(r#"{"authConfig":null}"#).is_ok());
     }
 }

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::log::Log;
-use super::{MemoryStore, Record, State};
-use crate::domain::{Append, Change, Event, Filter, Sealed, TaskId, TaskNumber, Transition, judge};
+use super::{KeyRecord, MemoryStore, Record, State};
+use crate::domain::{
+    Append, Change, Event, Filter, IdempotencyKey, Sealed, TaskId, TaskNumber, Transition, judge,
+};
 use crate::store::clock::now_ms;
 use crate::store::{
-    Appended, Commit, Events, Head, HeadStatus, Journal, JournalMark, Page, ReadRange, SeriesSpan,
-    StoreError, TaskRef,
+    Appended, Before, Commit, Events, Head, HeadStatus, Journal, JournalMark, Page, ReadRange,
+    SeriesSpan, StoreError, TaskRef,
 };
 
 impl Record {
@@ -20,6 +22,7 @@ impl Record {
             status: HeadStatus::Is(self.state.status),
             next_index: self.state.next_index,
             last_timestamp_ms: self.last_timestamp_ms,
+            auth_config: self.state.policy.auth_config.clone().map(Arc::new),
         }
     }
 
@@ -64,8 +67,25 @@ fn cost_bytes(change: &Change) -> usize {
     }
 }
 
+/// Answers a write whose key is known.
+fn repeat_append(append: Append, key: IdempotencyKey, did: &KeyRecord) -> Appended {
+    if did.request != key.request {
+        return Appended::KeyConflict;
+    }
+    // The same body makes the same drafts; only their place has to be known.
+    let drafts = append.change.into_drafts();
+    let event = |(index, draft)| {
+        let (task, number, timestamp_ms) = (append.task.clone(), did.number, did.at_ms);
+        Arc::new(Event { task, number, index, timestamp_ms, draft })
+    };
+    Appended::Replayed((did.first_index..).zip(drafts).map(event).collect())
+}
+
 impl MemoryStore {
     fn append_locked(&self, state: &mut State, append: Append) -> Result<Appended, StoreError> {
+        if let Some((key, did)) = state.known_key(append.key) {
+            return Ok(repeat_append(append, key, did));
+        }
         let Some(number) = state.numbers.get(&append.task).copied() else {
             return Ok(Appended::NoSuchTask);
         };
@@ -73,11 +93,17 @@ impl MemoryStore {
         let Some(record) = state.records.get_mut(&number) else {
             return Ok(Appended::NoSuchTask);
         };
-        let sealed = match judge(&mut record.state, append.change, append.series_text_limit) {
+        let Append { change, rules, guard, key, .. } = append;
+        let mut sealed = match judge(&mut record.state, change, &rules, guard.as_ref()) {
             Ok(sealed) => sealed,
             Err(refused) => return Ok(Appended::Refused(refused.refusal)),
         };
+        let owed = std::mem::take(&mut sealed.owed);
         let size_before = record.size_bytes();
+        let before = Before {
+            task_type: record.task.spec.task_type.clone(),
+            status: Some(record.task.status),
+        };
         let ended = sealed.transition.as_ref().is_some_and(|step| step.to.is_terminal());
         let events = record.apply(sealed);
         let size_after = record.size_bytes();
@@ -88,10 +114,22 @@ impl MemoryStore {
                 state.deadlines.remove(&(deadline, number));
             }
             state.finished.insert((task.updated_at_ms, number));
+            state.unswept.insert(number);
         }
         if let Some(first) = events.first() {
             state.note(number, first.index, first.index + events.len() as u64);
-            let commit = Commit { task: task_ref, events: events.clone(), deleted: false };
+            let did = KeyRecord {
+                request: [0; 32],
+                number,
+                task: None,
+                first_index: first.index,
+                at_ms: first.timestamp_ms,
+            };
+            state.remember_key(key, did);
+            let owes = !owed.is_empty();
+            state.owe(number, &events, owed);
+            let commit =
+                Commit { task: task_ref, events: events.clone(), deleted: false, owes, before };
             // Under the lock, so that readers hear of commits in their order.
             self.listener.committed(&[commit]);
         }

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::domain::{
-    BLOCK_LEN, BlockTally, Contribution, Event, EventDraft, Filter, Kind, SeriesMode, SeriesState,
-    SeriesWrite, fold,
+    BLOCK_LEN, BlockTally, CleanupRule, Contribution, Event, EventDraft, Filter, Kind, SeriesMode,
+    SeriesState, SeriesWrite, fold,
 };
 use crate::store::{Page, ReadRange, SeriesSpan, View};
 
@@ -22,6 +22,17 @@ impl SeriesText {
     fn deltas_before(&self, index: u64) -> usize {
         self.ends.partition_point(|(at, _)| *at < index)
     }
+}
+
+/// What a bite of cleanup came to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bite {
+    /// Events removed.
+    pub(super) removed: u64,
+    /// Where to go on; `None` at the end of the log.
+    pub(super) next_index: Option<u64>,
+    /// Timestamp of the first event that was too young, Unix milliseconds.
+    pub(super) younger_at_ms: Option<u64>,
 }
 
 /// The events of one task.
@@ -155,6 +166,61 @@ impl Log {
             left -= kinds.count_before(BLOCK_LEN, filter);
         }
         None
+    }
+
+    /// Removes what a rule names of the next `limit` events from an index on,
+    /// as far as it is not later than `horizon_ms`.
+    pub(super) fn clean(
+        &mut self,
+        rule: &CleanupRule,
+        horizon_ms: u64,
+        from: u64,
+        limit: usize,
+    ) -> Bite {
+        self.drop_texts(rule, horizon_ms);
+        let stretch: Vec<Arc<Event>> =
+            self.events.range(from..).take(limit).map(|(_, event)| event.clone()).collect();
+        let mut bite = Bite { removed: 0, next_index: None, younger_at_ms: None };
+        if stretch.len() == limit {
+            bite.next_index = stretch.last().map(|event| event.index + 1);
+        }
+        for event in stretch {
+            let draft = &event.draft;
+            let is_young = event.timestamp_ms > horizon_ms;
+            if is_young {
+                bite.younger_at_ms.get_or_insert(event.timestamp_ms);
+            }
+            let tag = draft.series.as_ref();
+            let is_doomed = if event.is_delta() {
+                tag.is_some_and(|tag| !self.texts.contains_key(&tag.id))
+            } else {
+                let mode = tag.and_then(|tag| tag.mode);
+                !is_young && rule.admits_event(&draft.event_type, draft.level, mode)
+            };
+            if is_doomed {
+                self.events.remove(&event.index);
+                self.bytes -= Self::cost_bytes(draft);
+                bite.removed += 1;
+            }
+        }
+        bite
+    }
+
+    /// Drops the text of each series that a rule names whole.
+    fn drop_texts(&mut self, rule: &CleanupRule, horizon_ms: u64) {
+        let events = &self.events;
+        self.texts.retain(|_, text| {
+            let newest = text.ends.last().and_then(|(index, _)| events.get(index));
+            newest.is_some_and(|newest| {
+                let draft = &newest.draft;
+                newest.timestamp_ms > horizon_ms
+                    || !rule.admits_event(
+                        &draft.event_type,
+                        draft.level,
+                        Some(SeriesMode::Accumulate),
+                    )
+            })
+        });
     }
 
     /// Finds the first index from which on everything left is later.

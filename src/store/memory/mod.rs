@@ -4,6 +4,8 @@
 //! Everything is gone with the process. Room is bounded: when it runs out
 //! the oldest finished tasks go first, then writes are refused.
 
+mod cleanup;
+mod deliveries;
 mod events;
 mod log;
 
@@ -13,11 +15,16 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
+use self::cleanup::Due;
+use self::deliveries::{DELIVERY_BYTES, Debt, DeliverySpot};
 use self::log::Log;
 use super::clock::now_ms;
-use super::{Commit, CommitListener, Created, JournalEntry, StoreError, TaskRef, Tasks};
+use super::{
+    Commit, CommitListener, Created, JournalEntry, Report, StoreError, StorePart, TaskRef, Tasks,
+};
 use crate::domain::{
-    ListQuery, NewTask, Task, TaskId, TaskNumber, TaskPage, TaskState, TaskStatus,
+    HookKey, IdempotencyKey, ListQuery, NewTask, Task, TaskId, TaskNumber, TaskPage, TaskPolicy,
+    TaskState, TaskStatus,
 };
 
 /// Journal entries kept for readers that lag behind.
@@ -45,11 +52,13 @@ struct Record {
     state: TaskState,
     log: Log,
     last_timestamp_ms: u64,
+    /// What is owed to webhooks, by event and hook.
+    debts: BTreeMap<DeliverySpot, Debt>,
 }
 
 impl Record {
     fn size_bytes(&self) -> usize {
-        self.task.size_bytes() + self.log.size_bytes()
+        self.task.size_bytes() + self.log.size_bytes() + self.debts.len() * DELIVERY_BYTES
     }
 
     fn task_ref(&self) -> TaskRef {
@@ -69,7 +78,33 @@ struct State {
     bytes: usize,
     journal: VecDeque<JournalEntry>,
     journal_sequence: u64,
+    /// Pending deliveries by when they are due.
+    due: BTreeSet<(u64, TaskNumber, u64, HookKey)>,
+    /// Finished tasks no rule has looked at.
+    unswept: BTreeSet<TaskNumber>,
+    /// What rules will do, by when, with where in the log they go on.
+    cleanup: BTreeMap<Due, u64>,
+    /// Who carries rules out, and until when.
+    leader: Option<(u64, u64)>,
+    /// What requests with a key did.
+    keys: HashMap<[u8; 32], KeyRecord>,
+    /// Keys by age.
+    key_ages: VecDeque<(u64, [u8; 32])>,
 }
+
+/// What a request with a key did.
+#[derive(Debug, Clone)]
+struct KeyRecord {
+    request: [u8; 32],
+    number: TaskNumber,
+    /// For a creation: the id the task got.
+    task: Option<TaskId>,
+    first_index: u64,
+    at_ms: u64,
+}
+
+/// What a key takes up, roughly.
+const KEY_BYTES: usize = 256;
 
 impl State {
     fn record(&self, id: &TaskId) -> Option<&Record> {
@@ -89,8 +124,33 @@ impl State {
         if let Some(completed_at) = record.task.completed_at_ms {
             self.finished.remove(&(completed_at, number));
         }
+        self.unswept.remove(&number);
+        for ((index, hook), debt) in &record.debts {
+            self.due.remove(&debt.due(number, *index, hook));
+        }
         self.bytes -= record.size_bytes();
-        Some(Commit { task: record.task_ref(), events: Vec::new(), deleted: true })
+        let task = record.task_ref();
+        Some(Commit::of_deletion(task))
+    }
+
+    /// Remembers what a request with a key did.
+    fn remember_key(&mut self, key: Option<IdempotencyKey>, did: KeyRecord) {
+        let Some(key) = key else { return };
+        self.key_ages.push_back((did.at_ms, key.key));
+        self.bytes += KEY_BYTES;
+        self.keys.insert(key.key, KeyRecord { request: key.request, ..did });
+    }
+
+    fn forget_key(&mut self, key: &[u8; 32]) {
+        if self.keys.remove(key).is_some() {
+            self.bytes -= KEY_BYTES;
+        }
+    }
+
+    /// Returns what an earlier request with this key did, if there was one.
+    fn known_key(&self, key: Option<IdempotencyKey>) -> Option<(IdempotencyKey, &KeyRecord)> {
+        let key = key?;
+        Some((key, self.keys.get(&key.key)?))
     }
 
     fn note(&mut self, number: TaskNumber, from: u64, next_index: u64) {
@@ -125,8 +185,16 @@ impl MemoryStore {
         while state.bytes + needed > self.max_bytes {
             let mut finished = state.finished.iter().map(|(_, number)| *number);
             let oldest = finished.find(|number| Some(*number) != spare);
-            let gone = state.remove(oldest.ok_or(StoreError::Full)?);
+            let Some(oldest) = oldest else {
+                self.listener.reported(&Report::Failed(StorePart::Writer, &StoreError::Full));
+                return Err(StoreError::Full);
+            };
+            let events = state.records.get(&oldest).map_or(0, |record| record.state.next_index);
+            let gone = state.remove(oldest);
             self.listener.committed(gone.as_slice());
+            if let Some(commit) = &gone {
+                self.listener.reported(&Report::Evicted(&commit.task, events));
+            }
         }
         Ok(())
     }
@@ -134,35 +202,52 @@ impl MemoryStore {
 
 #[async_trait]
 impl Tasks for MemoryStore {
-    async fn create(&self, spec: NewTask) -> Result<Created, StoreError> {
+    async fn create(
+        &self,
+        spec: NewTask,
+        key: Option<IdempotencyKey>,
+    ) -> Result<Created, StoreError> {
         let mut state = self.state.lock();
+        if let Some((key, did)) = state.known_key(key) {
+            return Ok(repeat_create(spec, key, did));
+        }
         if state.numbers.contains_key(&spec.id) {
             return Ok(Created::Exists);
         }
         let now = now_ms();
         let number = TaskNumber::new(state.last_number + 1)
             .ok_or_else(|| StoreError::Unexpected("task numbers are used up".into()))?;
-        let task = Task {
-            spec,
-            number,
-            status: TaskStatus::Pending,
-            result: None,
-            error: None,
-            created_at_ms: now,
-            updated_at_ms: now,
-            completed_at_ms: None,
-        };
-        self.make_room(&mut state, task.size_bytes(), None)?;
+        let task = new_task(spec, number, now);
+        self.make_room(&mut state, task.size_bytes() + KEY_BYTES, None)?;
         state.last_number = number.get();
         state.numbers.insert(task.spec.id.clone(), number);
         if let Some(deadline) = State::deadline_of(&task) {
             state.deadlines.insert((deadline, number));
         }
-        let judged = TaskState { status: task.status, next_index: 0, series: HashMap::new() };
-        let record =
-            Record { task: task.clone(), state: judged, log: Log::default(), last_timestamp_ms: 0 };
+        let id = Some(task.spec.id.clone());
+        let did = KeyRecord { request: [0; 32], number, task: id, first_index: 0, at_ms: now };
+        state.remember_key(key, did);
+        let policy = TaskPolicy {
+            task_type: task.spec.task_type.clone(),
+            auth_config: task.spec.auth_config.clone(),
+            webhooks: task.spec.webhooks.clone().unwrap_or_default(),
+        };
+        let judged = TaskState {
+            policy: Arc::new(policy),
+            status: task.status,
+            next_index: 0,
+            series: HashMap::new(),
+        };
+        let record = Record {
+            task: task.clone(),
+            state: judged,
+            log: Log::default(),
+            last_timestamp_ms: 0,
+            debts: BTreeMap::new(),
+        };
         state.bytes += record.size_bytes();
         state.records.insert(number, record);
+        self.listener.created(&task);
         Ok(Created::New(Box::new(task)))
     }
 
@@ -196,12 +281,11 @@ impl Tasks for MemoryStore {
         Ok(page)
     }
 
-    async fn delete(&self, id: &TaskId) -> Result<bool, StoreError> {
+    async fn delete(&self, task: &TaskRef) -> Result<bool, StoreError> {
         let mut state = self.state.lock();
-        let Some(number) = state.numbers.get(id).copied() else { return Ok(false) };
-        let removed = state.remove(number);
+        let removed = state.remove(task.number);
         self.listener.committed(removed.as_slice());
-        Ok(true)
+        Ok(removed.is_some())
     }
 
     async fn overdue(&self, limit: usize) -> Result<Vec<TaskId>, StoreError> {
@@ -219,10 +303,35 @@ impl Tasks for MemoryStore {
     }
 }
 
+/// Returns a task as it is at its creation.
+fn new_task(spec: NewTask, number: TaskNumber, now_ms: u64) -> Task {
+    Task {
+        spec,
+        number,
+        status: TaskStatus::Pending,
+        result: None,
+        error: None,
+        created_at_ms: now_ms,
+        updated_at_ms: now_ms,
+        completed_at_ms: None,
+    }
+}
+
+/// Answers a creation whose key is known.
+fn repeat_create(spec: NewTask, key: IdempotencyKey, did: &KeyRecord) -> Created {
+    match &did.task {
+        Some(id) if did.request == key.request => {
+            let spec = NewTask { id: id.clone(), ..spec };
+            Created::Replayed(Box::new(new_task(spec, did.number, did.at_ms)))
+        }
+        Some(_) | None => Created::KeyConflict,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Append, Change, EventDraft, Json, Level, Transition};
+    use crate::domain::{Append, AppendRules, Change, EventDraft, Json, Level, Transition};
     use crate::store::{Appended, Events as _};
 
     /// Remembers which tasks were said to be gone.
@@ -237,15 +346,14 @@ mod tests {
     }
 
     async fn create(store: &MemoryStore, id: &str) {
-        let id = TaskId::parse(id).unwrap();
-        let (task_type, params, metadata, tags, ttl_seconds) = (None, None, None, None, None);
-        let spec = NewTask { id, task_type, params, metadata, tags, ttl_seconds };
-        assert!(matches!(store.create(spec).await, Ok(Created::New(_))));
+        let spec = NewTask::new(TaskId::parse(id).unwrap());
+        assert!(matches!(store.create(spec, None).await, Ok(Created::New(_))));
     }
 
     async fn append(store: &MemoryStore, id: &str, change: Change) -> Result<Appended, StoreError> {
         let task = TaskId::parse(id).unwrap();
-        store.append(Append { task, change, series_text_limit: u64::MAX }).await
+        let rules = AppendRules { series_text_limit: u64::MAX, ..AppendRules::default() };
+        store.append(Append { task, change, rules: Arc::new(rules), guard: None, key: None }).await
     }
 
     fn event_of(bytes: usize) -> Change {

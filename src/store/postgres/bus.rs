@@ -25,7 +25,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::inbox::Inbox;
 use super::session::{Route, Session};
 use crate::domain::TaskNumber;
-use crate::store::{Bus, BusHealth, Moved, Wake};
+use crate::store::report::Reporter;
+use crate::store::{Bus, BusHealth, BusProblem, Moved, Report, Wake};
 
 /// The channel all instances share.
 const CHANNEL: &str = "taskcast";
@@ -53,10 +54,11 @@ pub(super) struct PostgresBus {
     restarts: AtomicU64,
     ping_sent: AtomicU64,
     ping_heard: AtomicU64,
+    reporter: Reporter,
 }
 
 impl PostgresBus {
-    pub(super) fn new() -> Arc<Self> {
+    pub(super) fn new(reporter: Reporter) -> Arc<Self> {
         Arc::new(Self {
             instance: format!("{:016x}", rand::random::<u64>()),
             outbox: Inbox::default(),
@@ -65,6 +67,7 @@ impl PostgresBus {
             restarts: AtomicU64::new(0),
             ping_sent: AtomicU64::new(0),
             ping_heard: AtomicU64::new(0),
+            reporter,
         })
     }
 
@@ -73,6 +76,7 @@ impl PostgresBus {
         let mut connection: Option<Session> = None;
         let mut last_sent = Instant::now();
         let mut last_ping = 0;
+        let mut is_failing = false;
         loop {
             self.outbox.arrived().await;
             while !self.outbox.is_urgent() && last_sent.elapsed() < WINDOW {
@@ -81,7 +85,9 @@ impl PostgresBus {
                     () = self.outbox.arrived() => {}
                 }
             }
-            let mut payloads = self.payloads(self.outbox.take());
+            let wake = self.outbox.take();
+            let tasks = wake.as_ref().map_or(0, count);
+            let mut payloads = self.payloads(wake);
             let ping = self.ping_sent.load(Ordering::Acquire);
             if ping != last_ping {
                 payloads.push(format!("{} ping {ping}", self.instance));
@@ -90,17 +96,25 @@ impl PostgresBus {
             if payloads.is_empty() {
                 continue;
             }
-            if connection.is_none() {
-                connection = Session::connect(&options, route).await.ok();
-            }
-            let Some(open) = &mut connection else { continue };
-            let sent = sqlx::query_file!("sql/bus/notify.sql", &payloads).fetch_all(open).await;
-            if sent.is_err() {
-                // Lost, as a hint may be; the poll behind it is not.
-                connection = None;
+            match send(&mut connection, &options, route, &payloads).await {
+                Ok(()) => {
+                    is_failing = false;
+                    self.reporter.report(&Report::WakesSent(tasks));
+                }
+                Err(error) => {
+                    // Lost, as a hint may be; the poll behind it is not.
+                    connection = None;
+                    if !std::mem::replace(&mut is_failing, true) {
+                        self.failed(BusProblem::NotSending, &error);
+                    }
+                }
             }
             last_sent = Instant::now();
         }
+    }
+
+    fn failed(&self, problem: BusProblem, error: &sqlx::Error) {
+        self.reporter.report(&Report::BusFailed(problem, &error.to_string()));
     }
 
     fn payloads(&self, wake: Option<Wake>) -> Vec<String> {
@@ -126,6 +140,7 @@ impl PostgresBus {
     /// Listens, for ever: every loss is followed by a new listener.
     pub(super) async fn listen_loop(self: Arc<Self>, options: PgConnectOptions) {
         let mut pause = RECONNECT_PAUSE;
+        let mut was_told = false;
         loop {
             let error = match self.listen_once(&options).await {
                 Ok(never) => match never {},
@@ -135,8 +150,13 @@ impl PostgresBus {
                 pause = RECONNECT_PAUSE;
                 self.restarts.fetch_add(1, Ordering::AcqRel);
                 tracing::warn!(%error, "listener lost");
+                self.failed(BusProblem::ListenerLost, &error);
+                was_told = true;
             } else {
                 tracing::debug!(%error, "listener not established");
+                if !std::mem::replace(&mut was_told, true) {
+                    self.failed(BusProblem::NotListening, &error);
+                }
             }
             sleep(pause).await;
             pause = (pause * 2).min(RECONNECT_PAUSE * 32);
@@ -183,7 +203,11 @@ impl PostgresBus {
             }
             (true, _) | (false, Some("ping")) => {}
             (false, Some("rescan")) => self.inbox.push_rescan(),
-            (false, _) => self.inbox.push(words.filter_map(parse_moved)),
+            (false, _) => {
+                let moved: Vec<Moved> = words.filter_map(parse_moved).collect();
+                self.reporter.report(&Report::WakesReceived(moved.len()));
+                self.inbox.push(moved);
+            }
         }
     }
 
@@ -198,6 +222,28 @@ impl PostgresBus {
             }
         }
     }
+}
+
+fn count(wake: &Wake) -> usize {
+    match wake {
+        Wake::Moved(moved) => moved.len(),
+        Wake::Rescan => 0,
+    }
+}
+
+/// Sends payloads, over a new connection if there is none.
+async fn send(
+    connection: &mut Option<Session>,
+    options: &PgConnectOptions,
+    route: Route,
+    payloads: &[String],
+) -> Result<(), sqlx::Error> {
+    let open = match connection {
+        Some(open) => open,
+        None => connection.insert(Session::connect(options, route).await?),
+    };
+    sqlx::query_file!("sql/bus/notify.sql", payloads).fetch_all(open).await?;
+    Ok(())
 }
 
 fn parse_moved(word: &str) -> Option<Moved> {
@@ -233,13 +279,17 @@ impl Bus for PostgresBus {
 mod tests {
     use super::*;
 
+    fn bus() -> Arc<PostgresBus> {
+        PostgresBus::new(Reporter::default())
+    }
+
     fn moved(number: u64, next_index: u64, urgent: bool) -> Moved {
         Moved { number: TaskNumber::new(number).unwrap(), next_index, urgent }
     }
 
     #[tokio::test]
     async fn what_one_instance_says_another_hears_once_per_task() {
-        let (speaker, hearer) = (PostgresBus::new(), PostgresBus::new());
+        let (speaker, hearer) = (bus(), bus());
         speaker.announce(&[moved(7, 3, false), moved(7, 5, true), moved(8, 1, false)]);
         for payload in speaker.payloads(speaker.outbox.take()) {
             speaker.hear(&payload);
@@ -253,7 +303,7 @@ mod tests {
 
     #[test]
     fn long_lists_are_split_below_the_payload_limit() {
-        let speaker = PostgresBus::new();
+        let speaker = bus();
         let many: Vec<Moved> = (0..2_000).map(|n| moved(n, u64::from(u32::MAX), false)).collect();
         speaker.announce(&many);
         let payloads = speaker.payloads(speaker.outbox.take());
@@ -265,7 +315,7 @@ mod tests {
 
     #[test]
     fn a_ping_of_our_own_proves_the_listener_and_a_strangers_does_not() {
-        let bus = PostgresBus::new();
+        let bus = bus();
         bus.hear("0123456789abcdef ping 4");
         assert_eq!(bus.health(), BusHealth::Deaf);
         bus.hear(&format!("{} ping 1", bus.instance));

@@ -115,6 +115,11 @@ impl Events for PostgresStore {
             let rows = self.deltas(number, &span.id, span.last_index, span.last_index).await?;
             newest = rows.into_iter().next().map(|row| row.into_event(task)).transpose()?;
         }
+        // Cleanup takes the series first: if it is there, so was all of its text.
+        let is_whole = sqlx::query_file_scalar!("sql/events/has_series.sql", number, &*span.id)
+            .fetch_one(&self.reads)
+            .await?;
+        let newest = newest.filter(|_| is_whole);
         Ok(newest.map(|newest| fold(newest, span.field.as_deref(), &text)))
     }
 

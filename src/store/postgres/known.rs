@@ -23,6 +23,8 @@ pub(super) struct KnownTask {
     pub(super) has_every_series: bool,
     /// Seen while the present batch was served: verdicts need no second look.
     pub(super) is_fresh: bool,
+    /// The batch it was read for.
+    seen_in: u64,
     last_used: u64,
 }
 
@@ -34,6 +36,7 @@ impl KnownTask {
             absent: HashSet::new(),
             has_every_series,
             is_fresh: true,
+            seen_in: 0,
             last_used: 0,
         }
     }
@@ -85,8 +88,10 @@ impl Known {
 
     /// Takes a task out; what becomes of it is put back, or forgotten.
     pub(super) fn take(&mut self, id: &TaskId) -> Option<KnownTask> {
-        let task = self.tasks.remove(id)?;
+        let mut task = self.tasks.remove(id)?;
         self.weight -= task.weight();
+        // It may have been read for a batch that then had no use for it.
+        task.is_fresh = task.seen_in == self.batch;
         Some(task)
     }
 
@@ -96,13 +101,14 @@ impl Known {
             return;
         }
         task.last_used = self.batch;
-        task.is_fresh = false;
+        task.seen_in = 0;
         self.insert(id, task);
     }
 
     /// Adds a task just read, so that verdicts on it count at once.
     pub(super) fn put_fresh(&mut self, id: TaskId, mut task: KnownTask) {
         task.last_used = self.batch;
+        task.seen_in = self.batch;
         self.insert(id, task);
     }
 

@@ -16,7 +16,7 @@
 //!   unknown, and the lane goes on under a new number.
 //! - A row that holds up or breaks a batch is found by halving.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -29,7 +29,8 @@ use super::queue::{Job, LaneQueue, Work};
 use super::session::{Route, Session};
 use super::write::{BatchId, Sent, look_up, send};
 use super::{After, codes};
-use crate::store::{Appended, Commit, StoreError};
+use crate::domain::IdempotencyKey;
+use crate::store::{Appended, BatchKind, BatchReport, Commit, Report, StoreError};
 
 /// First pause before a broken connection is tried again; doubles up to 16 times.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
@@ -77,25 +78,39 @@ impl Lane {
 
     async fn serve(&mut self, jobs: Vec<Job>) {
         let now = Instant::now();
+        if let Some(oldest) = jobs.first() {
+            let waited = now.saturating_duration_since(oldest.since);
+            self.after.report(&Report::Waited(waited));
+        }
+        let late = StoreError::Unavailable("the database did not answer in time".into());
+        if jobs.iter().any(|job| job.deadline <= now) {
+            self.after.failed(&late);
+        }
         let (mut creates, mut requests, mut deletes) = (Vec::new(), Vec::new(), Vec::new());
         for job in jobs {
             if job.deadline <= now {
-                job.fail(StoreError::Unavailable("the database did not answer in time".into()));
+                job.fail(late.clone());
                 continue;
             }
             match job.work {
-                Work::Create { task, nonce, reply } => creates.push((task, nonce, reply)),
+                Work::Create(birth) => creates.push(*birth),
                 Work::Append { append, reply } => requests.push(Request { append, reply }),
-                Work::Delete { id, reply } => deletes.push((id, reply)),
+                Work::Delete { task, reply } => deletes.push((task, reply)),
             }
         }
         let until = now + self.write_timeout;
-        self.known.begin_batch();
-        if !creates.is_empty() {
+        // A key stands once in a batch; a repeat finds what the first one did.
+        while !creates.is_empty() {
+            let repeats = set_repeats_aside(&mut creates, |birth| birth.key);
             self.create(creates, until).await;
+            creates = repeats;
         }
-        if !requests.is_empty() {
+        while !requests.is_empty() {
+            let repeats = set_repeats_aside(&mut requests, |request| request.append.key);
+            // What one round read, with its keys, says nothing of another's.
+            self.known.begin_batch();
             self.append(requests, until).await;
+            requests = repeats;
         }
         if !deletes.is_empty() {
             self.delete(deletes, until).await;
@@ -176,11 +191,14 @@ impl Lane {
     }
 
     async fn append(&mut self, requests: Vec<Request>, until: Instant) {
-        let Judged { mut plans, unread } = judge_batch(&mut self.known, requests);
+        let Judged { mut plans, mut unread } = judge_batch(&mut self.known, requests);
         if !unread.is_empty() {
-            match self.load(&unread, until).await {
+            match self.load(&mut unread, until).await {
                 Ok(()) => plans.extend(self.judge_loaded(unread)),
-                Err(error) => fail_requests(unread, &error),
+                Err(error) => {
+                    self.after.failed(&error);
+                    fail_requests(unread, &error);
+                }
             }
         }
         self.write_plans(plans, until).await;
@@ -222,14 +240,19 @@ impl Lane {
         let mut groups = vec![plans];
         let mut overtaken = Vec::new();
         while let Some(mut plans) = groups.pop() {
+            let began = Instant::now();
             match self.send_once(&plans, until).await {
-                Ok(moved) => overtaken.extend(self.settle(plans, moved)),
+                Ok(moved) => {
+                    self.report_batch(BatchKind::Append, &plans, &moved, began);
+                    overtaken.extend(self.settle(plans, moved));
+                }
                 Err(GroupError::OfARow(_)) if plans.len() > 1 => {
                     let second = plans.split_off(plans.len() / 2);
                     groups.push(second);
                     groups.push(plans);
                 }
                 Err(GroupError::OfARow(error) | GroupError::Failed(error)) => {
+                    self.after.failed(&error);
                     for plan in plans {
                         plan.fail(&error);
                     }
@@ -280,6 +303,23 @@ impl Lane {
         }
     }
 
+    /// Tells of a batch that is durable.
+    pub(super) fn report_batch(
+        &self,
+        kind: BatchKind,
+        plans: &[TaskPlan],
+        moved: &[(i64, i64)],
+        began: Instant,
+    ) {
+        let (requests, events) = plans
+            .iter()
+            .map(TaskPlan::sizes)
+            .fold((0, 0), |sum, plan| (sum.0 + plan.0, sum.1 + plan.1));
+        let took = began.elapsed();
+        let batch = BatchReport { kind, requests, events, tasks: moved.len(), took };
+        self.after.report(&Report::Committed(batch));
+    }
+
     /// Answers those who were written and returns the others.
     pub(super) fn settle(&mut self, plans: Vec<TaskPlan>, moved: Vec<(i64, i64)>) -> Vec<TaskPlan> {
         let moved: HashMap<i64, i64> = moved.into_iter().collect();
@@ -309,6 +349,19 @@ impl Lane {
             self.disconnect();
         }
     }
+}
+
+/// Takes out what has the key of something before it.
+fn set_repeats_aside<T>(jobs: &mut Vec<T>, key: impl Fn(&T) -> Option<IdempotencyKey>) -> Vec<T> {
+    if jobs.iter().filter(|job| key(job).is_some()).nth(1).is_none() {
+        return Vec::new();
+    }
+    let mut seen = HashSet::new();
+    let (first, repeats) = std::mem::take(jobs)
+        .into_iter()
+        .partition(|job| key(job).is_none_or(|key| seen.insert(key.key)));
+    *jobs = first;
+    repeats
 }
 
 /// Why a group was not written.

@@ -5,10 +5,12 @@
 //! Under the lock nobody can get in between, so this always makes progress.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::error::{Failure, classify, to_store_error};
+use super::keys::{self, KnownKeys, answer_repeats};
 use super::known::{KnownTask, series_of};
 use super::lane::{Lane, fail_requests};
 use super::plan::{Request, TaskPlan};
@@ -16,22 +18,24 @@ use super::rows;
 use super::session::Session;
 use super::write::{BatchId, Sent, look_up, send};
 use crate::domain::{TaskId, TaskState};
-use crate::store::{HeadStatus, StoreError};
+use crate::store::{BatchKind, HeadStatus, StoreError};
 
 impl Lane {
-    /// Reads the tasks of these requests, with the series they name.
+    /// Reads the tasks of these requests, with the series they name, and
+    /// answers those requests that were carried out before.
     pub(super) async fn load(
         &mut self,
-        requests: &[Request],
+        requests: &mut Vec<Request>,
         until: Instant,
     ) -> Result<(), StoreError> {
         loop {
             let connection = self.connect(until).await?;
-            match load_tasks(connection, requests).await {
-                Ok(tasks) => {
+            match load_all(connection, requests).await {
+                Ok((tasks, keys)) => {
                     for (id, task) in tasks? {
                         self.known().put_fresh(id, task);
                     }
+                    answer_repeats(requests, &keys);
                     return Ok(());
                 }
                 Err(error) if classify(&error) == Failure::Lost => self.disconnect(),
@@ -66,6 +70,7 @@ impl Lane {
                 answer = StoreError::OutcomeUnknown(error.to_string());
                 requests.extend(plans.into_iter().flat_map(TaskPlan::into_requests));
             }
+            self.after.failed(&answer);
             fail_requests(requests, &answer);
             return;
         }
@@ -86,6 +91,7 @@ impl Lane {
             Ok(connection) => connection,
             Err(error) => return Err(sqlx::Error::Io(std::io::Error::other(error.to_string()))),
         };
+        let began = Instant::now();
         let outcome = locked_transaction(&mut connection, id, requests, unsettled, self).await;
         if outcome.is_ok() || connection.rollback().await.is_ok() {
             self.put_connection(connection);
@@ -93,6 +99,7 @@ impl Lane {
         let Some(moved) = outcome? else { return Ok(()) };
         let plans = unsettled.take().unwrap_or_default();
         self.finish_batch();
+        self.report_batch(BatchKind::Locked, &plans, &moved, began);
         let left = self.settle(plans, moved);
         debug_assert!(left.is_empty(), "a task moved while its head was locked");
         for plan in left {
@@ -124,7 +131,8 @@ async fn locked_transaction(
         let plans = unsettled.take().unwrap_or_default();
         requests.extend(plans.into_iter().flat_map(TaskPlan::into_requests));
     }
-    let tasks = load_tasks(connection, requests).await?;
+    let (tasks, keys) = load_all(connection, requests).await?;
+    answer_repeats(requests, &keys);
     let tasks = tasks.map_err(|error| sqlx::Error::Decode(error.to_string().into()))?;
     for (task_id, task) in tasks {
         lane.known().put_fresh(task_id, task);
@@ -150,6 +158,17 @@ async fn locked_transaction(
 }
 
 type LoadedTasks = Result<Vec<(TaskId, KnownTask)>, StoreError>;
+
+/// Reads tasks, and then the keys of requests: whatever made a task refuse a
+/// repeat of a request had stored the request's key by then.
+async fn load_all(
+    connection: &mut Session,
+    requests: &[Request],
+) -> Result<(LoadedTasks, KnownKeys), sqlx::Error> {
+    let tasks = load_tasks(connection, requests).await?;
+    let keys = requests.iter().filter_map(|request| request.append.key);
+    Ok((tasks, keys::find(connection, keys).await?))
+}
 
 /// Reads heads and named series at one moment.
 async fn load_tasks(
@@ -181,14 +200,18 @@ fn build_tasks(requests: &[Request], rows: Vec<rows::LoadedRow>) -> LoadedTasks 
     for row in rows {
         let HeadStatus::Is(status) = super::codes::to_head_status(row.status)? else { continue };
         let number = super::codes::to_number(row.number)?;
-        let task = tasks.entry(row.id.clone()).or_insert_with(|| {
-            let state = TaskState {
-                status,
-                next_index: super::codes::to_u64(row.next_index),
-                series: HashMap::new(),
-            };
-            KnownTask::new(number, state, false)
-        });
+        let task = match tasks.entry(row.id.clone()) {
+            Entry::Occupied(task) => task.into_mut(),
+            Entry::Vacant(vacant) => {
+                let state = TaskState {
+                    policy: Arc::new(row.policy()?),
+                    status,
+                    next_index: super::codes::to_u64(row.next_index),
+                    series: HashMap::new(),
+                };
+                vacant.insert(KnownTask::new(number, state, false))
+            }
+        };
         if let Some((id, state)) = row.series()? {
             task.state.series.insert(id, state);
         }

@@ -126,7 +126,14 @@ impl Migrator {
         }
         let mut migrations = Migrations::with_migrations(MIGRATIONS.iter().cloned().collect());
         migrations.dangerous_set_table_name(TABLE);
-        migrations.create_schema(SCHEMA);
+        // Asking for a schema that exists takes a right on the whole database,
+        // which an owner of the schema alone need not have.
+        let has_schema = sqlx::query_file_scalar!("sql/migrate/has_schema.sql")
+            .fetch_one(&mut self.connection)
+            .await?;
+        if !has_schema {
+            migrations.create_schema(SCHEMA);
+        }
         migrations.set_locking(false);
         migrations.run(&mut self.connection).await.map_err(failed)?;
         Ok(pending)

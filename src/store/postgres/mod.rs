@@ -7,10 +7,13 @@
 
 mod births;
 mod bus;
+mod cleanup;
 mod codes;
+mod deliveries;
 mod error;
 mod events;
 mod inbox;
+mod keys;
 mod known;
 mod lane;
 mod locked;
@@ -30,6 +33,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
 use self::bus::PostgresBus;
@@ -37,8 +41,11 @@ use self::lane::Lane;
 use self::queue::{Job, LaneQueue, Work};
 use self::seal::SealQueue;
 use self::session::{Reads, Route};
-use super::{Bus, Commit, CommitListener, Opened, StoreError};
-use crate::domain::{BLOCK_LEN, TaskId};
+use super::report::Reporter;
+use super::{
+    Bus, Commit, CommitListener, Opened, Probe, Report, StoreError, StoreGauges, StorePart,
+};
+use crate::domain::{BLOCK_LEN, Task, TaskId};
 use crate::supervisor::Supervisor;
 
 /// Oldest Postgres that is supported, as it numbers itself.
@@ -184,6 +191,7 @@ pub(super) struct PostgresStore {
     lanes: Vec<Arc<LaneQueue>>,
     hasher: BuildHasherDefault<DefaultHasher>,
     write_timeout: Duration,
+    reporter: Reporter,
 }
 
 impl PostgresStore {
@@ -191,7 +199,8 @@ impl PostgresStore {
     fn submit(&self, id: &TaskId, work: Work) -> Result<(), StoreError> {
         // Lanes are few; the hash spreads tasks over them for good.
         let lane = self.hasher.hash_one(id) as usize % self.lanes.len();
-        self.lanes[lane].push(Job::new(work, Instant::now() + self.write_timeout))
+        let pushed = self.lanes[lane].push(Job::new(work, Instant::now() + self.write_timeout));
+        pushed.inspect_err(|error| self.reporter.failed(StorePart::Writer, error))
     }
 }
 
@@ -202,14 +211,14 @@ fn lane_died() -> StoreError {
 
 /// What happens after a commit.
 pub(super) struct After {
-    listener: Arc<dyn CommitListener>,
+    reporter: Reporter,
     seal: Arc<SealQueue>,
     lanes: Mutex<Vec<i64>>,
 }
 
 impl After {
     fn committed(&self, commits: &[Commit]) {
-        self.listener.committed(commits);
+        self.reporter.committed(commits);
         for commit in commits {
             let (Some(first), Some(last)) = (commit.events.first(), commit.events.last()) else {
                 continue;
@@ -219,6 +228,18 @@ impl After {
                 self.seal.push(codes::of_number(commit.task.number), next_index);
             }
         }
+    }
+
+    fn created(&self, task: &Task) {
+        self.reporter.created(task);
+    }
+
+    fn report(&self, report: &Report<'_>) {
+        self.reporter.report(report);
+    }
+
+    fn failed(&self, error: &StoreError) {
+        self.reporter.failed(StorePart::Writer, error);
     }
 
     fn add_lane(&self, lane: i64) {
@@ -266,10 +287,12 @@ pub(super) async fn open(
         .connect_with(options.connect("read")?)
         .await
         .map_err(|error| ConnectError::Unreachable(error.to_string()))?;
-    let reads = Reads::new(pool, route);
+    let reporter = Reporter::new(listener);
+    let reads = Reads::new(pool.clone(), route, reporter.clone());
     check(&reads, &options).await?;
     let seal = Arc::new(SealQueue::default());
-    let after = Arc::new(After { listener, seal: seal.clone(), lanes: Mutex::default() });
+    let after =
+        Arc::new(After { reporter: reporter.clone(), seal: seal.clone(), lanes: Mutex::default() });
     let lanes: Vec<_> =
         (0..options.lanes.max(1)).map(|_| LaneQueue::new(options.lane_bytes)).collect();
     for queue in &lanes {
@@ -279,16 +302,19 @@ pub(super) async fn open(
             Lane::new(queue.clone(), connect.clone(), after.clone(), timeout, route).run()
         });
     }
-    let (queue, pool) = (seal, reads.clone());
-    supervisor.run("seal", move || seal::run(queue.clone(), pool.clone()));
-    let pool = reads.clone();
-    supervisor.run("keep-lanes", move || keep_lanes(after.clone(), pool.clone()));
-    let bus = open_bus(&options, supervisor)?;
+    let (queue, sealer) = (seal, reads.clone());
+    supervisor.run("seal", move || seal::run(queue.clone(), sealer.clone()));
+    let keeper = reads.clone();
+    supervisor.run("keep-lanes", move || keep_lanes(after.clone(), keeper.clone()));
+    let bus = open_bus(&options, supervisor, reporter.clone())?;
+    let (queues, closing) = (lanes.clone(), pool.clone());
+    reporter.report(&Report::Opened(Probe::new(move || look(&pool, &queues))));
     let store = PostgresStore {
         reads,
         lanes: lanes.clone(),
         hasher: BuildHasherDefault::default(),
         write_timeout: options.write_timeout,
+        reporter,
     };
     Ok(Opened {
         provider: "postgres",
@@ -296,21 +322,35 @@ pub(super) async fn open(
         bus,
         poll_interval: Duration::from_secs(1),
         closer: Box::new(move || {
-            let lanes = lanes.clone();
+            let (lanes, pool) = (lanes.clone(), closing.clone());
             Box::pin(async move {
                 for lane in lanes {
                     lane.close().await;
                 }
+                // Who listens to the store holds it as well, so that no end
+                // of scope closes these.
+                pool.close().await;
             })
         }),
     })
 }
 
+/// Looks how full the pool and the lanes are.
+fn look(pool: &PgPool, lanes: &[Arc<LaneQueue>]) -> StoreGauges {
+    let idle = pool.num_idle() as u64;
+    StoreGauges {
+        queue_bytes: lanes.iter().map(|lane| lane.waiting_bytes() as u64).sum(),
+        connections_in_use: u64::from(pool.size()).saturating_sub(idle),
+        connections_idle: idle,
+    }
+}
+
 fn open_bus(
     options: &PostgresOptions,
     supervisor: &Supervisor,
+    reporter: Reporter,
 ) -> Result<Arc<dyn Bus>, ConnectError> {
-    let (bus, route) = (PostgresBus::new(), options.route());
+    let (bus, route) = (PostgresBus::new(reporter), options.route());
     if options.listen {
         let (notifier, connect) = (bus.clone(), options.connect("notifier")?);
         supervisor.run("notifier", move || notifier.clone().notify_loop(connect.clone(), route));

@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use super::known::{Known, KnownTask};
 use super::queue::Reply;
-use crate::domain::{Append, Event, Refused, Sealed, TaskId, TaskStatus, judge};
-use crate::store::{Appended, Commit, TaskRef};
+use crate::domain::{
+    Append, AppendRules, Event, Guard, IdempotencyKey, Refused, Sealed, TaskId, TaskStatus, judge,
+};
+use crate::store::{Appended, Before, Commit, TaskRef};
 
 /// A write and whom to tell.
 pub(super) struct Request {
@@ -23,7 +25,9 @@ enum Verdict {
 /// A request that was judged.
 struct Decision {
     verdict: Verdict,
-    series_text_limit: u64,
+    rules: Arc<AppendRules>,
+    guard: Option<Guard>,
+    key: Option<IdempotencyKey>,
     reply: Reply<Appended>,
 }
 
@@ -96,13 +100,13 @@ impl TaskPlan {
         let mut decisions: Vec<Decision> = Vec::with_capacity(requests.len());
         let mut rest = requests.into_iter();
         while let Some(Request { append, reply }) = rest.next() {
-            let Append { change, series_text_limit, .. } = append;
-            let verdict = match judge(&mut task.state, change, series_text_limit) {
+            let Append { change, rules, guard, key, .. } = append;
+            let verdict = match judge(&mut task.state, change, &rules, guard.as_ref()) {
                 Ok(sealed) => Verdict::Accepted(sealed),
                 Err(refused) => Verdict::Refused(refused),
             };
             let is_doubtful = !task.is_fresh && matches!(verdict, Verdict::Refused(_));
-            decisions.push(Decision { verdict, series_text_limit, reply });
+            decisions.push(Decision { verdict, rules, guard, key, reply });
             if is_doubtful {
                 let back = decisions.into_iter().map(|decision| decision.into_request(&id));
                 return Err(back.chain(rest).collect());
@@ -117,6 +121,24 @@ impl TaskPlan {
             Verdict::Accepted(sealed) => Some(sealed),
             Verdict::Refused(_) => None,
         })
+    }
+
+    /// Returns the keys of accepted writes, with the index each begins at.
+    ///
+    /// A write without events leaves no key: nothing of it can be repeated.
+    pub(super) fn keys(&self) -> impl Iterator<Item = (IdempotencyKey, u64)> {
+        self.decisions.iter().filter_map(|decision| match &decision.verdict {
+            Verdict::Accepted(sealed) if !sealed.events.is_empty() => {
+                Some((decision.key?, sealed.first_index))
+            }
+            Verdict::Accepted(_) | Verdict::Refused(_) => None,
+        })
+    }
+
+    /// Returns how many requests are written, and how many events.
+    pub(super) fn sizes(&self) -> (usize, usize) {
+        self.accepted()
+            .fold((0, 0), |(requests, events), sealed| (requests + 1, events + sealed.events.len()))
     }
 
     /// Tells whether there is anything to write.
@@ -152,12 +174,17 @@ impl TaskPlan {
     /// Answers everybody, now that it is durable.
     pub(super) fn settle(self, timestamp_ms: u64, known: &mut Known) -> Option<Commit> {
         let task = TaskRef { id: self.id.clone(), number: self.task.number };
-        let mut written = Vec::new();
+        let before = Before {
+            task_type: self.task.state.policy.task_type.clone(),
+            status: Some(self.seen_status),
+        };
+        let (mut written, mut owes) = (Vec::new(), false);
         for decision in self.decisions {
             let Verdict::Accepted(sealed) = decision.verdict else {
                 decision.answer_refusal();
                 continue;
             };
+            owes |= !sealed.owed.is_empty();
             let events: Vec<Arc<Event>> = (sealed.first_index..)
                 .zip(sealed.events)
                 .map(|(index, draft)| {
@@ -175,7 +202,8 @@ impl TaskPlan {
             }
         }
         known.put(self.id, state);
-        (!written.is_empty()).then_some(Commit { task, events: written, deleted: false })
+        let commit = Commit { task, events: written, deleted: false, owes, before };
+        (!commit.events.is_empty()).then_some(commit)
     }
 }
 
@@ -191,7 +219,7 @@ impl Decision {
             Verdict::Accepted(sealed) => sealed.into_change(),
             Verdict::Refused(refused) => refused.change,
         };
-        let (task, series_text_limit) = (id.clone(), self.series_text_limit);
-        Request { append: Append { task, change, series_text_limit }, reply: self.reply }
+        let Self { rules, guard, key, reply, .. } = self;
+        Request { append: Append { task: id.clone(), change, rules, guard, key }, reply }
     }
 }

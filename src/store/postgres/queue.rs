@@ -7,8 +7,9 @@ use std::time::Instant;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
-use crate::domain::{Append, Change, NewTask, TaskId};
-use crate::store::{Appended, Created, StoreError};
+use super::births::Birth;
+use crate::domain::{Append, Change};
+use crate::store::{Appended, StoreError, TaskRef};
 
 /// Most jobs of one batch.
 const BATCH_JOBS: usize = 1024;
@@ -24,35 +25,32 @@ pub(super) struct Job {
     pub(super) work: Work,
     /// When the caller stops waiting.
     pub(super) deadline: Instant,
+    /// When it was handed in.
+    pub(super) since: Instant,
     bytes: usize,
 }
 
 pub(super) enum Work {
-    Create { task: NewTask, nonce: i64, reply: Reply<Created> },
+    Create(Box<Birth>),
     Append { append: Append, reply: Reply<Appended> },
-    Delete { id: TaskId, reply: Reply<bool> },
+    Delete { task: TaskRef, reply: Reply<bool> },
 }
 
 impl Job {
     pub(super) fn new(work: Work, deadline: Instant) -> Self {
         let bytes = match &work {
-            Work::Create { task, .. } => {
-                let text = |json: &Option<crate::domain::Json>| {
-                    json.as_ref().map_or(0, |json| json.as_str().len())
-                };
-                1024 + text(&task.params) + text(&task.metadata)
-            }
+            Work::Create(birth) => 1024 + birth.size_bytes(),
             Work::Append { append, .. } => 512 + size_of_change(&append.change),
             Work::Delete { .. } => 512,
         };
-        Self { work, deadline, bytes }
+        Self { work, deadline, since: Instant::now(), bytes }
     }
 
     /// Tells the caller that nothing was done.
     pub(super) fn fail(self, error: StoreError) {
         // A caller that stopped listening needs no answer.
         match self.work {
-            Work::Create { reply, .. } => drop(reply.send(Err(error))),
+            Work::Create(birth) => drop(birth.reply.send(Err(error))),
             Work::Append { reply, .. } => drop(reply.send(Err(error))),
             Work::Delete { reply, .. } => drop(reply.send(Err(error))),
         }
@@ -110,6 +108,11 @@ impl LaneQueue {
         Ok(())
     }
 
+    /// Returns how many bytes wait.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.waiting.lock().bytes
+    }
+
     /// Takes what has queued up, waiting for the first job; empty at the end.
     pub(super) async fn take(&self) -> Vec<Job> {
         loop {
@@ -164,11 +167,12 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::domain::{TaskId, TaskNumber};
 
     fn job() -> (Job, oneshot::Receiver<Result<bool, StoreError>>) {
         let (reply, answer) = oneshot::channel();
-        let id = TaskId::parse("t").unwrap();
-        (Job::new(Work::Delete { id, reply }, Instant::now() + Duration::from_secs(1)), answer)
+        let task = TaskRef { id: TaskId::parse("t").unwrap(), number: TaskNumber::new(1).unwrap() };
+        (Job::new(Work::Delete { task, reply }, Instant::now() + Duration::from_secs(1)), answer)
     }
 
     #[tokio::test]

@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use serde::de::DeserializeOwned;
+
 use super::codes::{to_head_status, to_level, to_mode, to_number, to_status, to_u64};
 use crate::domain::{
-    Event, EventDraft, Json, NewTask, SeriesState, SeriesTag, Task, TaskError, TaskId,
+    Event, EventDraft, Json, NewTask, SeriesState, SeriesTag, Task, TaskError, TaskId, TaskPolicy,
 };
 use crate::store::{Head, StoreError, TaskRef};
 
@@ -22,12 +24,29 @@ pub(super) struct TaskRow {
     pub(super) error: Option<String>,
     pub(super) ttl_seconds: Option<i64>,
     pub(super) created_at: i64,
+    pub(super) auth_config: Option<String>,
+    pub(super) webhooks: Option<String>,
+    pub(super) cleanup: Option<String>,
     pub(super) status: i16,
     pub(super) updated_at: i64,
 }
 
-fn to_task_id(id: &str) -> Result<TaskId, StoreError> {
+pub(super) fn to_task_id(id: &str) -> Result<TaskId, StoreError> {
     TaskId::parse(id).map_err(|_| StoreError::Corrupt(format!("task.id {id:?}")))
+}
+
+/// Reads what was stored as JSON in the form of a type of the domain.
+///
+/// The error names the column and nothing that stands in it: it may be secret.
+pub(super) fn from_text<T: DeserializeOwned>(column: &str, text: &str) -> Result<T, StoreError> {
+    serde_json::from_str(text).map_err(|_| StoreError::Corrupt(column.to_owned()))
+}
+
+fn optional<T: DeserializeOwned>(
+    column: &str,
+    text: Option<&str>,
+) -> Result<Option<T>, StoreError> {
+    text.map(|text| from_text(column, text)).transpose()
 }
 
 fn to_json(text: Option<String>) -> Option<Json> {
@@ -48,6 +67,9 @@ impl TryFrom<TaskRow> for Task {
                 metadata: to_json(row.metadata),
                 tags: row.tags.map(|tags| tags.into_iter().map(Arc::from).collect()),
                 ttl_seconds: row.ttl_seconds.map(to_u64),
+                auth_config: optional("task.auth_config", row.auth_config.as_deref())?,
+                webhooks: optional("task.webhooks", row.webhooks.as_deref())?,
+                cleanup: optional("task.cleanup", row.cleanup.as_deref())?,
             },
             number: to_number(row.number)?,
             status,
@@ -85,6 +107,7 @@ pub(super) struct HeadRow {
     pub(super) status: i16,
     pub(super) next_index: i64,
     pub(super) last_at: i64,
+    pub(super) auth_config: Option<String>,
 }
 
 impl TryFrom<HeadRow> for Head {
@@ -96,6 +119,7 @@ impl TryFrom<HeadRow> for Head {
             status: to_head_status(row.status)?,
             next_index: to_u64(row.next_index),
             last_timestamp_ms: to_u64(row.last_at),
+            auth_config: optional("task.auth_config", row.auth_config.as_deref())?.map(Arc::new),
         })
     }
 }
@@ -105,6 +129,9 @@ impl TryFrom<HeadRow> for Head {
 pub(super) struct LoadedRow {
     pub(super) id: String,
     pub(super) number: i64,
+    pub(super) task_type: Option<String>,
+    pub(super) auth_config: Option<String>,
+    pub(super) webhooks: Option<String>,
     pub(super) status: i16,
     pub(super) next_index: i64,
     pub(super) series_id: Option<String>,
@@ -119,6 +146,15 @@ pub(super) struct LoadedRow {
 }
 
 impl LoadedRow {
+    /// Returns what was settled when the task was created.
+    pub(super) fn policy(&self) -> Result<TaskPolicy, StoreError> {
+        Ok(TaskPolicy {
+            task_type: self.task_type.as_deref().map(Arc::from),
+            auth_config: optional("task.auth_config", self.auth_config.as_deref())?,
+            webhooks: optional("task.webhooks", self.webhooks.as_deref())?.unwrap_or_default(),
+        })
+    }
+
     /// Returns the series of the row, if it has one.
     pub(super) fn series(self) -> Result<Option<(Arc<str>, SeriesState)>, StoreError> {
         let Some(id) = self.series_id else { return Ok(None) };

@@ -55,7 +55,7 @@ impl SealQueue {
 pub(super) async fn run(queue: Arc<SealQueue>, reads: Reads) {
     loop {
         while let Some((task, next_index)) = queue.pop() {
-            if let Err(error) = seal_task(&reads, task, next_index).await {
+            if let Err(error) = seal_task(&reads, task, next_index, next_index).await {
                 // The next full block of the task brings it back.
                 tracing::debug!(task.number = task, %error, "could not sum up a block");
             }
@@ -64,10 +64,32 @@ pub(super) async fn run(queue: Arc<SealQueue>, reads: Reads) {
     }
 }
 
-async fn seal_task(reads: &Reads, task: i64, next_index: u64) -> Result<(), StoreError> {
+/// Sums up the whole log of a finished task, its last block too, which nothing
+/// is added to any more. Returns whether that is the case now.
+pub(super) async fn seal_finished(
+    reads: &Reads,
+    task: i64,
+    next_index: u64,
+) -> Result<bool, StoreError> {
+    let blocks = next_index.div_ceil(BLOCK_LEN);
+    if sealed_blocks(reads, task).await? < blocks {
+        seal_task(reads, task, blocks * BLOCK_LEN, next_index).await?;
+    }
+    Ok(sealed_blocks(reads, task).await? >= blocks)
+}
+
+/// Sums up every block that ends at or before `sealable`, of a log that ends
+/// at `next_index`.
+async fn seal_task(
+    reads: &Reads,
+    task: i64,
+    sealable: u64,
+    next_index: u64,
+) -> Result<(), StoreError> {
     let mut block = sealed_blocks(reads, task).await?;
-    while (block + 1) * BLOCK_LEN <= next_index {
-        let Some(summary) = summarise(reads, task, block).await? else { return Ok(()) };
+    while (block + 1) * BLOCK_LEN <= sealable {
+        let whole = (next_index - block * BLOCK_LEN).min(BLOCK_LEN);
+        let Some(summary) = summarise(reads, task, block, whole).await? else { return Ok(()) };
         let mut transaction = reads.begin().await?;
         let is_ours = store_block(&mut transaction, task, block, &summary).await?;
         block += 1;
@@ -91,11 +113,17 @@ struct Summary {
     survivors: HashMap<String, u64>,
 }
 
-/// Reads a block; `None` when it is not whole, because its task was deleted.
-async fn summarise(reads: &Reads, task: i64, block: u64) -> Result<Option<Summary>, StoreError> {
+/// Reads a block of `whole` events; `None` when some are missing, because its
+/// task was deleted.
+async fn summarise(
+    reads: &Reads,
+    task: i64,
+    block: u64,
+    whole: u64,
+) -> Result<Option<Summary>, StoreError> {
     let (from, to) = (to_i64(block * BLOCK_LEN), to_i64((block + 1) * BLOCK_LEN));
     let rows = sqlx::query_file!("sql/seal/rows.sql", task, from, to).fetch_all(reads).await?;
-    if rows.len() as u64 != BLOCK_LEN {
+    if rows.len() as u64 != whole {
         return Ok(None);
     }
     let series: HashSet<String> = rows.iter().filter_map(|row| row.series.clone()).collect();

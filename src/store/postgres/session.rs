@@ -11,7 +11,7 @@ use std::fmt;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
-use futures_util::{StreamExt as _, TryStreamExt as _};
+use futures_util::{FutureExt as _, StreamExt as _, TryFutureExt as _, TryStreamExt as _};
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{
     PgArguments, PgConnectOptions, PgQueryResult, PgRow, PgStatement, PgTypeInfo,
@@ -20,6 +20,10 @@ use sqlx::{
     Connection as _, Describe, Either, Error, Execute, Executor, PgConnection, PgPool, Postgres,
     SqlStr,
 };
+
+use super::error::{Failure, classify, to_store_error};
+use crate::store::report::Reporter;
+use crate::store::{Report, StorePart};
 
 /// How a connection reaches Postgres.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,16 +93,35 @@ fn first_row(steps: Vec<Step>) -> Option<PgRow> {
 pub(super) struct Reads {
     pool: PgPool,
     route: Route,
+    reporter: Reporter,
 }
 
 impl Reads {
-    pub(super) fn new(pool: PgPool, route: Route) -> Self {
-        Self { pool, route }
+    pub(super) fn new(pool: PgPool, route: Route, reporter: Reporter) -> Self {
+        Self { pool, route, reporter }
+    }
+
+    /// Tells when a connection is wanted and none is free.
+    fn note_wait(&self) {
+        if self.pool.num_idle() == 0
+            && self.pool.size() >= self.pool.options().get_max_connections()
+        {
+            self.reporter.report(&Report::PoolWait);
+        }
+    }
+
+    /// Tells of failures that are not what a statement was about.
+    fn note_failure(&self, error: &Error) {
+        if matches!(classify(error), Failure::Lost | Failure::Refused) {
+            self.reporter.failed(StorePart::Reader, &to_store_error(error));
+        }
     }
 
     /// Begins a transaction.
     pub(super) async fn begin(&self) -> Result<Session, Error> {
-        let connection = Connection::Lent(self.pool.acquire().await?);
+        self.note_wait();
+        let acquired = self.pool.acquire().await.inspect_err(|error| self.note_failure(error));
+        let connection = Connection::Lent(acquired?);
         let mut session = Session { connection, route: self.route, in_transaction: false };
         session.begin().await?;
         Ok(session)
@@ -113,13 +136,15 @@ impl<'c> Executor<'c> for &'c Reads {
         'c: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
-        match self.route {
+        self.note_wait();
+        let steps = match self.route {
             Route::Direct => (&self.pool).fetch_many(query),
             Route::Pooled => in_steps(async move {
                 let mut connection = self.pool.acquire().await?;
                 run_pinned(&mut connection, query).await
             }),
-        }
+        };
+        steps.inspect_err(|error| self.note_failure(error)).boxed()
     }
 
     fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, Result<Option<PgRow>, Error>>
@@ -127,13 +152,15 @@ impl<'c> Executor<'c> for &'c Reads {
         'c: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
-        match self.route {
+        self.note_wait();
+        let row: BoxFuture<'e, _> = match self.route {
             Route::Direct => (&self.pool).fetch_optional(query),
             Route::Pooled => Box::pin(async move {
                 let mut connection = self.pool.acquire().await?;
                 run_pinned(&mut connection, query).await.map(first_row)
             }),
-        }
+        };
+        row.inspect_err(|error| self.note_failure(error)).boxed()
     }
 
     fn prepare_with<'e>(

@@ -4,12 +4,15 @@ use async_trait::async_trait;
 use tokio::sync::oneshot;
 
 use super::PostgresStore;
+use super::births::Birth;
 use super::codes::{of_number, of_status, to_i64};
 use super::queue::Work;
 use super::rows::TaskRow;
 use super::session::Reads;
-use crate::domain::{ListQuery, NewTask, Task, TaskGrant, TaskId, TaskPage, TypePattern};
-use crate::store::{Created, StoreError, Tasks};
+use crate::domain::{
+    IdempotencyKey, ListQuery, NewTask, Task, TaskGrant, TaskId, TaskPage, TypePattern,
+};
+use crate::store::{Created, StoreError, TaskRef, Tasks};
 
 /// How long a deleted task stays for readers that poll its head, in milliseconds.
 const TOMBSTONE_LIFE_MS: i64 = 60_000;
@@ -19,10 +22,15 @@ const PURGE_TASKS: i64 = 64;
 
 #[async_trait]
 impl Tasks for PostgresStore {
-    async fn create(&self, task: NewTask) -> Result<Created, StoreError> {
+    async fn create(
+        &self,
+        task: NewTask,
+        key: Option<IdempotencyKey>,
+    ) -> Result<Created, StoreError> {
         let (reply, answer) = oneshot::channel();
         let id = task.id.clone();
-        self.submit(&id, Work::Create { task, nonce: rand::random(), reply })?;
+        let birth = Birth { spec: task, key, nonce: rand::random(), reply };
+        self.submit(&id, Work::Create(Box::new(birth)))?;
         answer.await.unwrap_or_else(|_| Err(super::lane_died()))
     }
 
@@ -52,9 +60,9 @@ impl Tasks for PostgresStore {
         Ok(page)
     }
 
-    async fn delete(&self, id: &TaskId) -> Result<bool, StoreError> {
+    async fn delete(&self, task: &TaskRef) -> Result<bool, StoreError> {
         let (reply, answer) = oneshot::channel();
-        self.submit(id, Work::Delete { id: id.clone(), reply })?;
+        self.submit(&task.id, Work::Delete { task: task.clone(), reply })?;
         answer.await.unwrap_or_else(|_| Err(super::lane_died()))
     }
 
@@ -118,7 +126,7 @@ async fn fetch_list(
 }
 
 /// Spells a type pattern for LIKE.
-fn like_pattern(pattern: &TypePattern) -> String {
+pub(super) fn like_pattern(pattern: &TypePattern) -> String {
     let escape = |text: &str| text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
     match pattern {
         TypePattern::Any => "%".into(),
@@ -144,6 +152,8 @@ async fn purge_task(reads: &Reads, task: i64, limit: usize) -> Result<usize, Sto
     purge!("sql/tasks/purge_node.sql");
     purge!("sql/tasks/purge_piece.sql");
     purge!("sql/tasks/purge_survivor.sql");
+    purge!("sql/tasks/purge_delivery.sql");
+    purge!("sql/tasks/purge_cleanup.sql");
     if gone < limit as u64 {
         gone += sqlx::query_file!("sql/tasks/purge_task.sql", task)
             .execute(reads)

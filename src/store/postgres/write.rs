@@ -97,9 +97,27 @@ struct Outcomes<'a> {
     error: Vec<Option<String>>,
 }
 
+#[derive(Default)]
+struct Owes<'a> {
+    task: Vec<i64>,
+    index: Vec<i64>,
+    hook: Vec<&'a str>,
+    receiver: Vec<i64>,
+}
+
+#[derive(Default)]
+struct Keys {
+    task: Vec<i64>,
+    key: Vec<Vec<u8>>,
+    request: Vec<Vec<u8>>,
+    first_index: Vec<i64>,
+}
+
 /// A batch as the columns of the append statement.
 #[derive(Default)]
 struct Columns<'a> {
+    owes: Owes<'a>,
+    keys: Keys,
     heads: Heads,
     entries: Entries<'a>,
     series: Series<'a>,
@@ -107,6 +125,14 @@ struct Columns<'a> {
 }
 
 impl<'a> Columns<'a> {
+    fn of(plans: &'a [TaskPlan]) -> Self {
+        let mut columns = Self::default();
+        for plan in plans {
+            columns.add(plan);
+        }
+        columns
+    }
+
     fn add(&mut self, plan: &'a TaskPlan) {
         let task = of_number(plan.task.number);
         self.heads.task.push(task);
@@ -121,6 +147,12 @@ impl<'a> Columns<'a> {
             for (index, draft) in (sealed.first_index..).zip(&sealed.events) {
                 self.entries.push(task, index, draft);
             }
+            for owed in &sealed.owed {
+                self.owes.task.push(task);
+                self.owes.index.push(to_i64(sealed.first_index + owed.position as u64));
+                self.owes.hook.push(owed.hook.as_str());
+                self.owes.receiver.push(owed.receiver.cast_signed());
+            }
             // Several requests may write one series: its last state counts.
             for write in &sealed.series {
                 match newest.iter_mut().find(|known| known.id == write.id) {
@@ -133,6 +165,12 @@ impl<'a> Columns<'a> {
                 result = step.result.as_ref().map(crate::domain::Json::as_str).or(result);
                 error = step.error.as_ref().map(error_text).or(error);
             }
+        }
+        for (key, first_index) in plan.keys() {
+            self.keys.task.push(task);
+            self.keys.key.push(key.key.to_vec());
+            self.keys.request.push(key.request.to_vec());
+            self.keys.first_index.push(to_i64(first_index));
         }
         for write in newest {
             self.series.push(task, write);
@@ -157,13 +195,13 @@ pub(super) async fn send(
     id: BatchId,
     plans: &[TaskPlan],
 ) -> Result<Sent, sqlx::Error> {
-    let mut columns = Columns::default();
-    for plan in plans {
-        columns.add(plan);
-    }
-    let Columns { heads, entries, series, outcomes } = &columns;
-    let rows = sqlx::query_file!(
-        "sql/lanes/append.sql",
+    let columns = Columns::of(plans);
+    let Columns { heads, entries, series, outcomes, owes, keys } = &columns;
+    /// Sends the statement in a file, with what it takes beside the rest.
+    macro_rules! send {
+        ($file:literal $(, $more:expr)*) => {{
+            let rows = sqlx::query_file!(
+                $file,
         id.lane,
         id.batch,
         &heads.task,
@@ -194,13 +232,28 @@ pub(super) async fn send(
         &outcomes.task,
         &outcomes.result as &[Option<&str>],
         &outcomes.error as &[Option<String>],
-    )
-    .fetch_all(connection)
-    .await?;
-    if rows.is_empty() {
-        return Ok(Sent::Again);
+                $($more),*
+            )
+            .fetch_all(connection)
+            .await?;
+            let moved = rows.iter().filter_map(|row| Some((row.task?, row.at?))).collect();
+            Ok(if rows.is_empty() { Sent::Again } else { Sent::Moved(moved) })
+        }};
     }
-    Ok(Sent::Moved(rows.into_iter().filter_map(|row| Some((row.task?, row.at?))).collect()))
+    if owes.task.is_empty() && keys.task.is_empty() {
+        return send!("sql/lanes/append.sql");
+    }
+    send!(
+        "sql/lanes/append_with_debts.sql",
+        &owes.task,
+        &owes.index,
+        &owes.hook as &[&str],
+        &owes.receiver,
+        &keys.task,
+        &keys.key,
+        &keys.request,
+        &keys.first_index
+    )
 }
 
 /// Reads what came of a batch whose reply was lost; `None` when nothing did.
@@ -212,4 +265,28 @@ pub(super) async fn look_up(
         .fetch_optional(connection)
         .await?;
     Ok(receipt.map(|receipt| receipt.task.into_iter().zip(receipt.moved_at).collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    /// Keeps the statement itself, less comments and empty lines.
+    fn statement<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+        lines.filter(|line| !line.trim_start().starts_with("--") && !line.is_empty()).collect()
+    }
+
+    #[test]
+    fn the_append_without_debts_is_the_one_with_debts_less_its_marked_parts() {
+        let whole = include_str!("../../../sql/lanes/append_with_debts.sql");
+        let mut is_marked = false;
+        let plain = whole.lines().filter(|line| {
+            match line.trim() {
+                "-- only with debts: begin" => is_marked = true,
+                "-- only with debts: end" => is_marked = false,
+                _ => {}
+            }
+            !is_marked
+        });
+        let lean = include_str!("../../../sql/lanes/append.sql");
+        assert_eq!(statement(plain), statement(lean.lines()));
+    }
 }

@@ -6,8 +6,8 @@ use taskcast::dispatcher::{
     Dispatcher, DispatcherOptions, Entry, Item, OpenedStream, StreamRequest,
 };
 use taskcast::domain::{
-    Append, BLOCK_LEN, Change, Cursor, EventDraft, EventId, Filter, Json, Level, NewTask,
-    SeriesMode, SeriesTag, TaskId, TaskStatus, Transition, TypePattern,
+    Append, AppendRules, BLOCK_LEN, Change, Cursor, EventDraft, EventId, Filter, Json, Level,
+    NewTask, SeriesMode, SeriesTag, TaskId, TaskStatus, Transition, TypePattern,
 };
 use taskcast::store::postgres::PostgresOptions;
 use taskcast::store::{self, Appended, Created, Opened, StorageOptions, TaskRef};
@@ -71,15 +71,8 @@ pub(super) struct Log {
 
 impl Log {
     pub(super) async fn create(instance: &Instance) -> Self {
-        let task = NewTask {
-            id: TaskId::parse("old").unwrap(),
-            task_type: None,
-            params: None,
-            metadata: None,
-            tags: None,
-            ttl_seconds: None,
-        };
-        let created = instance.opened.store.create(task).await.unwrap();
+        let task = NewTask::new(TaskId::parse("old").unwrap());
+        let created = instance.opened.store.create(task, None).await.unwrap();
         let Created::New(task) = created else { panic!("the id should be free") };
         let task = TaskRef { id: task.spec.id, number: task.number };
         let log = Self { task, published: Vec::new() };
@@ -89,7 +82,9 @@ impl Log {
     }
 
     pub(super) async fn append(&self, instance: &Instance, change: Change) {
-        let append = Append { task: self.task.id.clone(), change, series_text_limit: 16 << 20 };
+        let rules = AppendRules { series_text_limit: 16 << 20, ..AppendRules::default() };
+        let (task, rules) = (self.task.id.clone(), Arc::new(rules));
+        let append = Append { task, change, rules, guard: None, key: None };
         let appended = instance.opened.store.append(append).await.unwrap();
         assert!(matches!(appended, Appended::Events(_)), "{appended:?}");
     }
@@ -138,6 +133,7 @@ impl Log {
             cursor,
             limit: None,
             accumulated: false,
+            guard: None,
         }
     }
 

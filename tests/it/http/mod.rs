@@ -6,15 +6,16 @@
 //! compares both.
 
 mod bad_input;
+mod cleanup;
 mod conventions;
 mod cors;
 mod delete;
 mod errors;
 mod health;
 mod history;
+mod idempotency;
 mod limits;
 mod list;
-mod not_yet;
 mod payloads;
 mod publish;
 mod series;

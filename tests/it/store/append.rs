@@ -10,7 +10,8 @@ use taskcast::store::{Appended, HeadStatus};
 
 use super::open::Fresh;
 use super::{
-    create, delta, draft, enter, head, in_series, indexes, log, publication, publish, step, task_id,
+    create, delete, delta, draft, enter, head, in_series, indexes, log, publication, publish, step,
+    task_id,
 };
 use crate::support::{Backend, on_every_store, until};
 
@@ -204,7 +205,7 @@ async fn every_append_is_reported_once_and_in_order(backend: Backend) {
         append.unwrap();
     }
     enter(&*store, &ids[0], TaskStatus::Cancelled).await;
-    store.delete(&ids[1]).await.unwrap();
+    delete(&*store, &ids[1]).await;
     let commits = until("the deletion was reported", || async {
         let commits = store.commits.all();
         commits.iter().any(|commit| commit.deleted).then_some(commits)

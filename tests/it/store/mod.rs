@@ -6,9 +6,12 @@
 
 mod append;
 mod bus;
+mod cleanup;
 mod count;
 mod delete;
+mod deliveries;
 mod journal;
+mod keys;
 mod open;
 mod race;
 mod read;
@@ -19,8 +22,8 @@ mod tasks;
 use std::sync::Arc;
 
 use taskcast::domain::{
-    Append, Change, Event, EventDraft, Filter, Json, Level, ListQuery, NewTask, SeriesMode,
-    SeriesTag, Task, TaskGrant, TaskId, TaskStatus, Transition, TypePattern,
+    Append, AppendRules, Change, Event, EventDraft, Filter, Json, Level, ListQuery, NewTask,
+    SeriesMode, SeriesTag, Task, TaskGrant, TaskId, TaskStatus, Transition, TypePattern,
 };
 use taskcast::store::{Appended, Created, Head, Page, ReadRange, Store, StoreError, TaskRef, View};
 
@@ -32,14 +35,7 @@ fn task_id(text: &str) -> TaskId {
 }
 
 fn new_task(id: &str) -> NewTask {
-    NewTask {
-        id: task_id(id),
-        task_type: None,
-        params: None,
-        metadata: None,
-        tags: None,
-        ttl_seconds: None,
-    }
+    NewTask::new(task_id(id))
 }
 
 fn every_task() -> ListQuery {
@@ -89,21 +85,21 @@ fn types(patterns: &[&str]) -> Filter {
     Filter { types, ..Filter::default() }
 }
 
+fn rules(series_text_limit: u64) -> Arc<AppendRules> {
+    Arc::new(AppendRules { series_text_limit, ..AppendRules::default() })
+}
+
+fn append_of(id: &TaskId, change: Change) -> Append {
+    Append { task: id.clone(), change, rules: rules(SERIES_TEXT_LIMIT), guard: None, key: None }
+}
+
 fn publication(id: &TaskId, events: Vec<EventDraft>) -> Append {
-    Append {
-        task: id.clone(),
-        change: Change::Publish(events),
-        series_text_limit: SERIES_TEXT_LIMIT,
-    }
+    append_of(id, Change::Publish(events))
 }
 
 fn step(id: &TaskId, to: TaskStatus) -> Append {
     let transition = Transition { to, result: None, error: None };
-    Append {
-        task: id.clone(),
-        change: Change::Transition(transition),
-        series_text_limit: SERIES_TEXT_LIMIT,
-    }
+    append_of(id, Change::Transition(transition))
 }
 
 async fn create(store: &dyn Store, id: &str) -> Task {
@@ -111,9 +107,9 @@ async fn create(store: &dyn Store, id: &str) -> Task {
 }
 
 async fn create_as(store: &dyn Store, task: NewTask) -> Task {
-    match store.create(task).await.unwrap() {
+    match store.create(task, None).await.unwrap() {
         Created::New(task) => *task,
-        Created::Exists => panic!("the id should be free"),
+        other => panic!("the id should be free, not {other:?}"),
     }
 }
 
@@ -129,6 +125,14 @@ fn accepted(appended: Result<Appended, StoreError>) -> Vec<Arc<Event>> {
     match appended.unwrap() {
         Appended::Events(events) => events,
         other => panic!("the append should be accepted, not {other:?}"),
+    }
+}
+
+/// Deletes the task that has an id now; `false` when there is none.
+async fn delete(store: &dyn Store, id: &TaskId) -> bool {
+    match store.find(id).await.unwrap() {
+        Some(task) => store.delete(&TaskRef::from(&task)).await.unwrap(),
+        None => false,
     }
 }
 
@@ -192,7 +196,7 @@ fn every_method_of_a_port_is_called_by_a_case() {
         .map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap())
         .collect();
     let mut checked = 0;
-    for port in ["tasks", "events", "bus"] {
+    for port in ["tasks", "events", "deliveries", "cleanup", "bus"] {
         let source = std::fs::read_to_string(root.join(format!("src/store/{port}.rs"))).unwrap();
         let (_, definition) =
             source.split_once("pub trait ").expect("the file should define a port");

@@ -9,7 +9,7 @@ use taskcast::store::{Appended, Store};
 use super::open::Fresh;
 use super::{
     create, delta, draft, enter, head, in_series, indexes, latest, log, payloads, publication,
-    publish, step,
+    publish, rules, step,
 };
 use crate::support::{Backend, on_every_store};
 
@@ -137,7 +137,7 @@ async fn a_request_is_judged_against_what_its_earlier_events_began(backend: Back
 async fn a_series_that_would_grow_too_long_stays_as_it_was(backend: Backend) {
     let store = Fresh::open(&backend).await;
     let id = create(&*store, "task").await.spec.id;
-    let limited = |events| Append { series_text_limit: 10, ..publication(&id, events) };
+    let limited = |events| Append { rules: rules(10), ..publication(&id, events) };
     super::accepted(store.append(limited(vec![delta("s", "12345"), delta("s", "6789")])).await);
     let refusal = refused(&*store, limited(vec![delta("s", "0"), delta("s", "1")])).await;
     assert_eq!(refusal, Refusal::SeriesTooLong { position: 1, limit_bytes: 10 });

@@ -10,7 +10,7 @@ use taskcast::domain::{
 use taskcast::store::{Created, Store};
 
 use super::open::Fresh;
-use super::{create, create_as, enter, every_task, new_task, publication, task_id};
+use super::{create, create_as, delete, enter, every_task, new_task, publication, task_id};
 use crate::support::{Backend, on_every_store, until};
 
 on_every_store![
@@ -62,7 +62,7 @@ async fn a_task_that_nobody_created_is_not_found(backend: Backend) {
     let store = Fresh::open(&backend).await;
     assert!(store.find(&task_id("nobody")).await.unwrap().is_none());
     assert!(store.head(&task_id("nobody")).await.unwrap().is_none());
-    assert!(!store.delete(&task_id("nobody")).await.unwrap());
+    assert!(!delete(&*store, &task_id("nobody")).await);
     assert_eq!(store.overdue(10).await.unwrap(), []);
     assert!(store.list(&every_task()).await.unwrap().tasks.is_empty());
 }
@@ -72,7 +72,7 @@ async fn of_many_creators_of_one_id_exactly_one_creates_it(backend: Backend) {
     let attempts = (0..24).map(|n| {
         let store = if n % 2 == 0 { &first } else { &second };
         let task = NewTask { task_type: Some(format!("by.{n}").into()), ..new_task("wanted") };
-        async move { store.create(task).await.unwrap() }
+        async move { store.create(task, None).await.unwrap() }
     });
     let winners: Vec<_> = join_all(attempts)
         .await
@@ -80,6 +80,7 @@ async fn of_many_creators_of_one_id_exactly_one_creates_it(backend: Backend) {
         .filter_map(|created| match created {
             Created::New(task) => Some(task),
             Created::Exists => None,
+            other => panic!("{other:?}"),
         })
         .collect();
     assert_eq!(winners.len(), 1);
@@ -91,7 +92,7 @@ async fn a_taken_id_leaves_its_task_as_it_was(backend: Backend) {
     let store = Fresh::open(&backend).await;
     let before = create(&*store, "taken").await;
     let other = NewTask { task_type: Some("other".into()), ..new_task("taken") };
-    assert!(matches!(store.create(other).await.unwrap(), Created::Exists));
+    assert!(matches!(store.create(other, None).await.unwrap(), Created::Exists));
     let after = store.find(&task_id("taken")).await.unwrap().unwrap();
     assert_eq!((after.number, after.spec.task_type), (before.number, None));
 }
@@ -152,7 +153,7 @@ async fn a_list_is_newest_first_and_pages_meet_without_overlap(backend: Backend)
     }
     let first = store.list(&ListQuery { limit: 10, ..every_task() }).await.unwrap();
     create(&*store, "newer").await;
-    assert!(store.delete(&task_id("task-3")).await.unwrap());
+    assert!(delete(&*store, &task_id("task-3")).await);
     let rest = follow(&*store, ListQuery { before: first.next, ..every_task() }).await;
     let expected: Vec<_> = expected.into_iter().skip(10).filter(|id| id != "task-3").collect();
     assert_eq!(rest, expected);
@@ -241,7 +242,7 @@ async fn only_unfinished_tasks_past_their_deadline_are_overdue_oldest_first(back
     create_as(&*store, with_ttl("forever", None)).await;
     enter(&*store, &task_id("b"), TaskStatus::Running).await;
     enter(&*store, &task_id("done"), TaskStatus::Cancelled).await;
-    assert!(store.delete(&task_id("gone")).await.unwrap());
+    assert!(delete(&*store, &task_id("gone")).await);
     let overdue = until("four tasks are overdue", || async {
         let overdue = store.overdue(100).await.unwrap();
         (overdue.len() >= 4).then_some(overdue)

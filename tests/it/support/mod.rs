@@ -5,8 +5,13 @@
 //! did not happen.
 
 pub mod client;
+#[cfg(feature = "sentry")]
+pub mod envelopes;
+pub mod everything;
+pub mod place;
 pub mod postgres;
 pub mod proxy;
+pub mod receiver;
 pub mod server;
 pub mod sse;
 

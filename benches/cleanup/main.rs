@@ -1,0 +1,247 @@
+//! What writers notice of cleanup.
+//!
+//! Writers publish single events to tasks of their own, first while nothing
+//! else happens, then while cleanup rules remove the logs of finished tasks,
+//! then while they remove whole tasks. The table shows how long a publish
+//! took in each phase and what was removed meanwhile.
+//!
+//! `cargo bench --bench cleanup [-- --events N]` prints it for the memory store
+//! and for Postgres. A private Postgres that flushes like any other is made of
+//! the binaries of this machine and removed afterwards;
+//! `TASKCAST_BENCH_POSTGRES_URL` names another database to use. It fails when
+//! something that is due was not removed.
+#![expect(clippy::print_stdout, reason = "the table is what this program is for")]
+
+#[path = "../support/rig.rs"]
+#[expect(dead_code, reason = "what the benches share is more than this one needs")]
+mod rig;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail, ensure};
+use clap::Parser;
+use futures_util::future::{join_all, try_join_all};
+use taskcast::dispatcher::{HistoryRequest, OpenedHistory};
+use taskcast::domain::{
+    CleanupRule, Cursor, EventDraft, Filter, Json, Level, NewTask, TaskId, TaskStatus, Transition,
+};
+use taskcast::engine::{Engine, WriteContext};
+use taskcast::local_postgres::Durability;
+use taskcast::server::{Service, ServiceOptions};
+use taskcast::store::StorageOptions;
+
+use crate::rig::Database;
+
+/// Writers, each with a task of its own.
+const WRITERS: usize = 16;
+
+/// Events of each finished task.
+const EVENTS_PER_TASK: usize = 1_000;
+
+/// How long the phase without cleanup lasts.
+const QUIET: Duration = Duration::from_secs(5);
+
+/// Longest wait for cleanup to be done.
+const PATIENCE: Duration = Duration::from_mins(3);
+
+/// Bytes the memory store may hold; nothing here comes near it.
+const MEMORY_BYTES: usize = 16 << 30;
+
+/// What to run.
+#[derive(Debug, Parser)]
+struct Options {
+    /// Events of finished tasks that cleanup removes, in all.
+    #[arg(long, default_value_t = 200_000)]
+    events: usize,
+    /// A database to use instead of a private one.
+    #[arg(long, env = "TASKCAST_BENCH_POSTGRES_URL", hide_env_values = true)]
+    postgres_url: Option<String>,
+    /// Passed by cargo to every bench.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+#[tokio::main(worker_threads = 2)]
+async fn main() -> anyhow::Result<ExitCode> {
+    let options = Options::parse();
+    println!("{WRITERS} writers, {} events of finished tasks to remove\n", options.events);
+    println!(
+        "{:<9} {:<18} {:>9} {:>9} {:>9} {:>9}   {:>8} {:>7}",
+        "store", "phase", "publishes", "p50", "p99", "slowest", "removed", "within"
+    );
+    let memory = StorageOptions::Memory { max_bytes: MEMORY_BYTES };
+    measure("memory", &memory, options.events).await?;
+    let database = Database::prepare(options.postgres_url.as_deref(), Durability::Durable).await?;
+    // The private server is stopped and removed however the run ends.
+    let storage = database.storage();
+    let outcome = tokio::select! {
+        outcome = measure("postgres", &storage, options.events) => outcome,
+        interrupted = tokio::signal::ctrl_c() => {
+            interrupted.context("the interrupt signal cannot be awaited")
+                .and_then(|()| bail!("interrupted"))
+        }
+    };
+    database.remove().await?;
+    outcome?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn rule(text: &str) -> anyhow::Result<CleanupRule> {
+    Ok(serde_json::from_str(text)?)
+}
+
+/// Runs the three phases on one store.
+async fn measure(name: &str, storage: &StorageOptions, events: usize) -> anyhow::Result<()> {
+    let options = ServiceOptions {
+        cleanup: vec![
+            rule(r#"{"target":"events","match":{"taskTypes":["events"]}}"#)?,
+            rule(r#"{"target":"task","match":{"taskTypes":["task"]}}"#)?,
+        ],
+        ..ServiceOptions::default()
+    };
+    let service = Service::open(options, storage.clone()).await?;
+    let engine = service.engine().clone();
+    let quiet = write_while(&engine, tokio::time::sleep(QUIET)).await?;
+    report(name, "no cleanup", quiet.0, 0, QUIET);
+    for (phase, task_type) in [("removing events", "events"), ("removing tasks", "task")] {
+        let ids = fill(&engine, task_type, events / EVENTS_PER_TASK).await?;
+        let began = Instant::now();
+        let cleaned = async {
+            finish(&engine, &ids).await?;
+            wait_until_cleaned(&service, &ids, task_type).await
+        };
+        let (times, outcome) = write_while(&engine, cleaned).await?;
+        outcome?;
+        report(name, phase, times, ids.len() * EVENTS_PER_TASK, began.elapsed());
+    }
+    service.stop(Duration::from_secs(5)).await;
+    Ok(())
+}
+
+async fn create(engine: &Engine, task_type: &str) -> anyhow::Result<TaskId> {
+    let id = TaskId::from_parts(0, rand::random());
+    let task = NewTask { task_type: Some(task_type.into()), ..NewTask::new(id.clone()) };
+    engine.create_task(task, None).await?;
+    enter(engine, &id, TaskStatus::Running).await?;
+    Ok(id)
+}
+
+async fn enter(engine: &Engine, id: &TaskId, to: TaskStatus) -> anyhow::Result<()> {
+    let step = Transition { to, result: None, error: None };
+    engine.transition(id, step, WriteContext::default()).await?;
+    Ok(())
+}
+
+fn event() -> EventDraft {
+    EventDraft {
+        event_type: "llm.delta".into(),
+        level: Level::Info,
+        data: Json::from_valid(r#"{"text":"some words of an answer"}"#),
+        series: None,
+    }
+}
+
+/// Makes running tasks with full logs.
+async fn fill(engine: &Engine, task_type: &str, tasks: usize) -> anyhow::Result<Vec<TaskId>> {
+    let mut ids = Vec::with_capacity(tasks);
+    for _ in 0..tasks {
+        let id = create(engine, task_type).await?;
+        let events = vec![event(); EVENTS_PER_TASK];
+        engine.publish(&id, events, WriteContext::default()).await?;
+        ids.push(id);
+    }
+    Ok(ids)
+}
+
+async fn finish(engine: &Engine, ids: &[TaskId]) -> anyhow::Result<()> {
+    try_join_all(ids.iter().map(|id| enter(engine, id, TaskStatus::Completed))).await?;
+    Ok(())
+}
+
+/// Waits until nothing is left that the rules name.
+async fn wait_until_cleaned(
+    service: &Service,
+    ids: &[TaskId],
+    task_type: &str,
+) -> anyhow::Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    for id in ids {
+        while !is_cleaned(service, id, task_type).await? {
+            ensure!(Instant::now() < deadline, "cleanup was not done in time");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    Ok(())
+}
+
+async fn is_cleaned(service: &Service, id: &TaskId, task_type: &str) -> anyhow::Result<bool> {
+    if task_type == "task" {
+        return Ok(service.engine().find_task(id).await?.is_none());
+    }
+    let request = HistoryRequest {
+        task: id.clone(),
+        filter: Filter::default(),
+        cursor: Cursor::default(),
+        limit: 1,
+        accumulated: false,
+        guard: None,
+    };
+    match service.dispatcher().history(request).await? {
+        Some(OpenedHistory::History(mut history)) => Ok(history.read().await?.is_empty()),
+        Some(OpenedHistory::Denied(_)) | None => bail!("a finished task is gone"),
+    }
+}
+
+/// Publishes from every writer until `work` is done; returns how long each took.
+async fn write_while<T>(
+    engine: &Engine,
+    work: impl Future<Output = T>,
+) -> anyhow::Result<(Vec<Duration>, T)> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut writers = Vec::with_capacity(WRITERS);
+    for _ in 0..WRITERS {
+        let (engine, stop) = (engine.clone(), stop.clone());
+        let id = create(&engine, "writer").await?;
+        writers.push(tokio::spawn(async move {
+            let mut times = Vec::new();
+            while !stop.load(Ordering::Relaxed) {
+                let began = Instant::now();
+                engine.publish(&id, vec![event()], WriteContext::default()).await?;
+                times.push(began.elapsed());
+            }
+            Ok::<_, anyhow::Error>(times)
+        }));
+    }
+    let outcome = work.await;
+    stop.store(true, Ordering::Relaxed);
+    let mut times = Vec::new();
+    for writer in join_all(writers).await {
+        times.extend(writer??);
+    }
+    Ok((times, outcome))
+}
+
+fn report(store: &str, phase: &str, mut times: Vec<Duration>, removed: usize, took: Duration) {
+    times.sort_unstable();
+    let at = |share: f64| {
+        #[expect(
+            clippy::cast_precision_loss,
+            clippy::cast_sign_loss,
+            reason = "positions in a list of a few million"
+        )]
+        let position = (times.len() as f64 * share) as usize;
+        let time = times.get(position.min(times.len().saturating_sub(1)));
+        time.map_or(f64::NAN, |time| time.as_secs_f64() * 1e3)
+    };
+    println!(
+        "{store:<9} {phase:<18} {:>9} {:>6.2} ms {:>6.2} ms {:>6.1} ms   {removed:>8} {:>5.1} s",
+        times.len(),
+        at(0.5),
+        at(0.99),
+        at(1.0),
+        took.as_secs_f64()
+    );
+}

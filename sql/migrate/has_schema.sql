@@ -1,0 +1,1 @@
+SELECT to_regnamespace('taskcast') IS NOT NULL AS "has_schema!"
