@@ -5,11 +5,10 @@
 //! store all the same, only without these numbers.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::{Commit, CommitListener, StoreError, TaskRef};
-use crate::domain::Task;
+use super::{CommitListener, StoreError, TaskRef};
 
 /// Something that happened inside of a store or on its bus.
 #[derive(Debug, Clone)]
@@ -117,9 +116,10 @@ impl fmt::Debug for Probe {
     }
 }
 
-/// The listener as the parts of an adapter share it.
+/// The listener as the parts of an adapter share it that a reader of the
+/// listener may hold: they must not keep it alive in turn.
 #[derive(Clone, Default)]
-pub(super) struct Reporter(Option<Arc<dyn CommitListener>>);
+pub(super) struct Reporter(Option<Weak<dyn CommitListener>>);
 
 impl fmt::Debug for Reporter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -128,24 +128,12 @@ impl fmt::Debug for Reporter {
 }
 
 impl Reporter {
-    pub(super) fn new(listener: Arc<dyn CommitListener>) -> Self {
-        Self(Some(listener))
-    }
-
-    pub(super) fn committed(&self, commits: &[Commit]) {
-        if let Some(listener) = &self.0 {
-            listener.committed(commits);
-        }
-    }
-
-    pub(super) fn created(&self, task: &Task) {
-        if let Some(listener) = &self.0 {
-            listener.created(task);
-        }
+    pub(super) fn new(listener: &Arc<dyn CommitListener>) -> Self {
+        Self(Some(Arc::downgrade(listener)))
     }
 
     pub(super) fn report(&self, report: &Report<'_>) {
-        if let Some(listener) = &self.0 {
+        if let Some(listener) = self.0.as_ref().and_then(Weak::upgrade) {
             listener.reported(report);
         }
     }

@@ -211,14 +211,14 @@ fn lane_died() -> StoreError {
 
 /// What happens after a commit.
 pub(super) struct After {
-    reporter: Reporter,
+    listener: Arc<dyn CommitListener>,
     seal: Arc<SealQueue>,
     lanes: Mutex<Vec<i64>>,
 }
 
 impl After {
     fn committed(&self, commits: &[Commit]) {
-        self.reporter.committed(commits);
+        self.listener.committed(commits);
         for commit in commits {
             let (Some(first), Some(last)) = (commit.events.first(), commit.events.last()) else {
                 continue;
@@ -231,15 +231,15 @@ impl After {
     }
 
     fn created(&self, task: &Task) {
-        self.reporter.created(task);
+        self.listener.created(task);
     }
 
     fn report(&self, report: &Report<'_>) {
-        self.reporter.report(report);
+        self.listener.reported(report);
     }
 
     fn failed(&self, error: &StoreError) {
-        self.reporter.failed(StorePart::Writer, error);
+        self.report(&Report::Failed(StorePart::Writer, error));
     }
 
     fn add_lane(&self, lane: i64) {
@@ -287,12 +287,11 @@ pub(super) async fn open(
         .connect_with(options.connect("read")?)
         .await
         .map_err(|error| ConnectError::Unreachable(error.to_string()))?;
-    let reporter = Reporter::new(listener);
+    let reporter = Reporter::new(&listener);
     let reads = Reads::new(pool.clone(), route, reporter.clone());
     check(&reads, &options).await?;
     let seal = Arc::new(SealQueue::default());
-    let after =
-        Arc::new(After { reporter: reporter.clone(), seal: seal.clone(), lanes: Mutex::default() });
+    let after = Arc::new(After { listener, seal: seal.clone(), lanes: Mutex::default() });
     let lanes: Vec<_> =
         (0..options.lanes.max(1)).map(|_| LaneQueue::new(options.lane_bytes)).collect();
     for queue in &lanes {
@@ -327,8 +326,7 @@ pub(super) async fn open(
                 for lane in lanes {
                     lane.close().await;
                 }
-                // Who listens to the store holds it as well, so that no end
-                // of scope closes these.
+                // Whoever still holds the store, its connections end here.
                 pool.close().await;
             })
         }),
