@@ -1,9 +1,9 @@
 //! What writers notice of cleanup.
 //!
-//! Writers publish single events to tasks of their own, first while nothing
-//! else happens, then while cleanup rules remove the logs of finished tasks,
-//! then while they remove whole tasks. The table shows how long a publish
-//! took in each phase and what was removed meanwhile.
+//! Writers publish single events to tasks of their own at a steady pace, first
+//! while nothing else happens, then while cleanup rules remove the logs of
+//! finished tasks, then while they remove whole tasks. The table shows how long
+//! a publish took in each phase and what was removed meanwhile.
 //!
 //! `cargo bench --bench cleanup [-- --events N]` prints it for the memory store
 //! and for Postgres. A private Postgres that flushes like any other is made of
@@ -32,11 +32,16 @@ use taskcast::engine::{Engine, WriteContext};
 use taskcast::local_postgres::Durability;
 use taskcast::server::{Service, ServiceOptions};
 use taskcast::store::StorageOptions;
+use tokio::time::MissedTickBehavior;
 
 use crate::rig::Database;
 
 /// Writers, each with a task of its own.
 const WRITERS: usize = 16;
+
+/// Time from one publish of a writer to its next. Writers that go as fast as
+/// they can would measure the store at its limit, and fill the one in memory.
+const PACE: Duration = Duration::from_millis(5);
 
 /// Events of each finished task.
 const EVENTS_PER_TASK: usize = 1_000;
@@ -48,7 +53,7 @@ const QUIET: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_mins(3);
 
 /// Bytes the memory store may hold; nothing here comes near it.
-const MEMORY_BYTES: usize = 16 << 30;
+const MEMORY_BYTES: usize = 4 << 30;
 
 /// What to run.
 #[derive(Debug, Parser)]
@@ -67,7 +72,10 @@ struct Options {
 #[tokio::main(worker_threads = 2)]
 async fn main() -> anyhow::Result<ExitCode> {
     let options = Options::parse();
-    println!("{WRITERS} writers, {} events of finished tasks to remove\n", options.events);
+    println!(
+        "{WRITERS} writers, one event each {PACE:?}, {} events of finished tasks to remove\n",
+        options.events
+    );
     println!(
         "{:<9} {:<18} {:>9} {:>9} {:>9} {:>9}   {:>8} {:>7}",
         "store", "phase", "publishes", "p50", "p99", "slowest", "removed", "within"
@@ -207,7 +215,10 @@ async fn write_while<T>(
         let id = create(&engine, "writer").await?;
         writers.push(tokio::spawn(async move {
             let mut times = Vec::new();
+            let mut pace = tokio::time::interval(PACE);
+            pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
             while !stop.load(Ordering::Relaxed) {
+                pace.tick().await;
                 let began = Instant::now();
                 engine.publish(&id, vec![event()], WriteContext::default()).await?;
                 times.push(began.elapsed());
