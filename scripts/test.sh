@@ -6,11 +6,15 @@ cd "$ROOT"
 
 started=$SECONDS
 
+# The compiler's allocator hands memory back to the system at once; on small
+# machines it spends more time on that than on compiling.
+export MALLOC_CONF="${MALLOC_CONF:-dirty_decay_ms:-1,muzzy_decay_ms:-1}"
+
 heading "tools"
 ensure_rust
 ensure_postgres
 if ! command -v pgbouncer >/dev/null; then
-  apt_install "PgBouncer, the pooler that one test puts in front of Postgres" pgbouncer
+  apt_install "PgBouncer, the pooler that some tests put in front of Postgres" pgbouncer
 fi
 for component in rustfmt clippy; do
   if ! cargo "${component/rustfmt/fmt}" --version >/dev/null 2>&1; then
@@ -44,6 +48,19 @@ RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --document-private-items
 
 heading "tests"
 cargo nextest run
+
+heading "tests against servers that are broken on purpose"
+cargo clippy --quiet --features failpoints --test it -- -D warnings
+cargo nextest run --features failpoints --test it -E 'test(/^controls::/)'
+
+heading "micro-benches, each once"
+cargo test --quiet --bench micro >/dev/null
+
+heading "tests over HTTP, through a transaction pooler"
+TASKCAST_TEST_POOLER=beside cargo nextest run --profile pooler
+
+heading "tests over HTTP, through a transaction pooler and nothing else"
+TASKCAST_TEST_POOLER=between cargo nextest run --profile deaf-pooler
 
 heading "documentation tests"
 cargo test --quiet --doc

@@ -85,9 +85,15 @@
 //! - [`webhooks`]: sends what is owed to webhooks.
 //! - [`http`]: the REST and stream surface.
 //! - [`hooks`], [`metrics`] and [`observer`]: what a service tells about itself.
+//! - [`bench`](mod@bench): measures any server that speaks the same over the wire, and
+//!   what a database can do by itself.
 //! - [`server`]: puts the parts together; [`config`] and [`cli`] drive it.
 
+#[macro_use]
+pub mod failpoints;
+
 pub mod auth;
+pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod dispatcher;

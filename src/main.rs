@@ -10,6 +10,8 @@ use taskcast::config::Environment;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    #[cfg(feature = "failpoints")]
+    let _switches = taskcast::failpoints::Switches::from_environment();
     let outcome = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -6,76 +6,58 @@ WITH
 -- One row per task, sorted by task: how the lane saw its head, and how the
 -- head shall be.
 target AS MATERIALIZED (
-    SELECT *
+    SELECT t.*, (SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint) AS now
     FROM unnest(
         $3::bigint[], $4::bigint[], $5::smallint[], $6::bigint[], $7::smallint[], $8::boolean[]
-    ) WITH ORDINALITY
-        AS t (task, seen_index, seen_status, next_index, status, has_transition, position)
+    ) AS t (task, seen_index, seen_status, next_index, status, has_transition)
 ),
--- The order point. Heads are locked in key order; one that another writer
--- moved since the lane saw it drops out here, with all that depends on it.
--- The inner locking query keeps the planner from reading the whole table.
-locked AS MATERIALIZED (
-    SELECT
-        h.task,
-        t.seen_index,
-        t.next_index,
-        t.status,
-        t.has_transition,
-        greatest(h.last_at, (extract(epoch FROM clock_timestamp()) * 1000)::bigint) AS at
-    FROM (
-        SELECT *
-        FROM target
+-- The order point, and the only lock. Heads move in the order of the list,
+-- which is key order; one that another writer moved since the lane saw it, or
+-- that the first copy of this batch moved, drops out here, with all that
+-- depends on it. After a wait the newest version decides.
+moved AS (
+    UPDATE taskcast.head h
+    SET
+        next_index = t.next_index,
+        status = t.status,
+        last_at = greatest(h.last_at, t.now),
+        updated_at = CASE WHEN t.has_transition THEN greatest(h.last_at, t.now) ELSE h.updated_at END,
+        -- States from 2 on are terminal; a finished task has no deadline.
+        deadline = CASE WHEN t.status >= 2 THEN NULL ELSE h.deadline END
+    FROM target t
+    WHERE h.task = t.task AND h.next_index = t.seen_index AND h.status = t.seen_status
         -- only with debts: begin
         -- A key that is there already: what it did is answered instead. Who
         -- stored it moved the head, so the head's version covers this, too.
-        WHERE cardinality($35::bigint[]) = 0
+        AND (
+            cardinality($35::bigint[]) = 0
             OR NOT EXISTS (
                 SELECT
                 FROM unnest($35::bigint[], $36::bytea[]) AS k (task, key)
-                JOIN taskcast.idempotency i ON i.key = k.key
-                WHERE k.task = target.task
+                -- The limit keeps the planner from reading the whole table.
+                CROSS JOIN LATERAL (
+                    SELECT FROM taskcast.idempotency i WHERE i.key = k.key LIMIT 1
+                ) stored
+                WHERE k.task = t.task
             )
+        )
         -- only with debts: end
-        ORDER BY position
-    ) t
-    CROSS JOIN LATERAL (
-        SELECT head.task, head.last_at
-        FROM taskcast.head
-        WHERE head.task = t.task
-            AND head.next_index = t.seen_index
-            AND head.status = t.seen_status
-        FOR NO KEY UPDATE
-    ) h
+    RETURNING h.task, t.seen_index, h.next_index, h.last_at AS at
 ),
--- The gate. A batch that was sent again after a lost reply finds its receipt
--- here (waiting for it, if the first copy still runs) and changes nothing.
+-- A batch that was sent again after a lost reply finds its receipt here.
 receipt AS (
     INSERT INTO taskcast.receipt (lane, batch, at, task, from_index, next_index, moved_at)
     SELECT
         $1::bigint,
         $2::bigint,
         (extract(epoch FROM clock_timestamp()) * 1000)::bigint,
-        coalesce(array_agg(l.task ORDER BY l.task), '{}'),
-        coalesce(array_agg(l.seen_index ORDER BY l.task), '{}'),
-        coalesce(array_agg(l.next_index ORDER BY l.task), '{}'),
-        coalesce(array_agg(l.at ORDER BY l.task), '{}')
-    FROM locked l
+        coalesce(array_agg(m.task), '{}'),
+        coalesce(array_agg(m.seen_index), '{}'),
+        coalesce(array_agg(m.next_index), '{}'),
+        coalesce(array_agg(m.at), '{}')
+    FROM moved m
     ON CONFLICT (lane, batch) DO NOTHING
     RETURNING batch
-),
-moved AS (
-    UPDATE taskcast.head h
-    SET
-        next_index = l.next_index,
-        status = l.status,
-        last_at = l.at,
-        updated_at = CASE WHEN l.has_transition THEN l.at ELSE h.updated_at END,
-        -- States from 2 on are terminal; a finished task has no deadline.
-        deadline = CASE WHEN l.status >= 2 THEN NULL ELSE h.deadline END
-    FROM locked l, receipt
-    WHERE h.task = l.task AND h.next_index = l.seen_index
-    RETURNING h.task, h.last_at AS at
 ),
 entry AS MATERIALIZED (
     SELECT e.task, e.index, m.at, e.level, e.mode, e.type, e.series, e.field, e.data, e.is_delta

@@ -4,6 +4,8 @@
 //! Exit status 0 is success, 1 failure, 2 wrong usage. Lines for a person go to
 //! standard output, logs to standard error.
 
+mod bench;
+mod bench_postgres;
 mod config;
 mod dev;
 mod listen;
@@ -46,6 +48,9 @@ enum Command {
     Config(config::Arguments),
     /// Make and check tokens for mode `jwt`.
     Token(token::Arguments),
+    /// Measure a running server, and check that it loses nothing meanwhile; or
+    /// a database by itself.
+    Bench(bench::Arguments),
 }
 
 /// Options of every command.
@@ -113,6 +118,7 @@ pub async fn run(cli: Cli, environment: Environment) -> anyhow::Result<()> {
         Some(Command::Dev(arguments)) => dev::run(arguments, environment).await,
         Some(Command::Config(arguments)) => config::run(arguments, environment),
         Some(Command::Token(arguments)) => token::run(arguments, environment),
+        Some(Command::Bench(arguments)) => bench::run(arguments, environment).await,
         Some(Command::Serve(arguments)) => serve::run(arguments, environment).await,
         None => serve::run(cli.serve, environment).await,
     }

@@ -138,7 +138,7 @@ impl MetricsSection {
 pub(super) struct PostgresSection {
     pub(super) url: Option<String>,
     pub(super) direct_url: Option<String>,
-    lanes: usize,
+    lanes: Option<usize>,
     read_connections: usize,
     lane_bytes: usize,
     write_timeout_ms: usize,

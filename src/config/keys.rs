@@ -138,7 +138,7 @@ pub(super) static KEYS: &[Key] = &[
         .or(&["TASKCAST_POSTGRES_URL"]),
     key("postgres.directUrl", StoreUrl, "The same database for listening and migrations, when `url` leads through a transaction pooler.")
         .or(&["TASKCAST_POSTGRES_DIRECT_URL"]),
-    key("postgres.lanes", Number(1, 64), "Queues that write in groups, each with a connection."),
+    key("postgres.lanes", Number(1, 64), "Queues that write in groups, each with a connection. Without it half the processors, from 1 to 4."),
     key("postgres.laneBytes", Number(1, GIB), "What may wait in one of them; more is 503 `overloaded`."),
     key("postgres.readConnections", Number(1, 1000), "Connections for all else."),
     key("postgres.writeTimeoutMs", Number(1, HOUR_MS), "How long a write is tried, through lost connections too, before it is answered with 503."),

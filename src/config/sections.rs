@@ -92,8 +92,9 @@ impl Default for Sse {
 /// `postgres`, without the URLs: how the Postgres store uses its database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PostgresSettings {
-    /// Append lanes, each with a connection of its own.
-    pub lanes: usize,
+    /// Append lanes, each with a connection of its own; without it the store
+    /// goes by the processors.
+    pub lanes: Option<usize>,
     /// Connections for everything but appends.
     pub read_connections: usize,
     /// Bytes that may wait in one lane before appends are refused.
@@ -107,7 +108,7 @@ pub struct PostgresSettings {
 impl Default for PostgresSettings {
     fn default() -> Self {
         Self {
-            lanes: 2,
+            lanes: None,
             read_connections: 6,
             lane_bytes: 16 * MIB,
             write_timeout_ms: 5_000,

@@ -33,6 +33,7 @@ pub(super) struct CollapsedView {
     to: u64,
     /// Snapshots still to come, by position.
     snapshots: VecDeque<SeriesSpan>,
+    is_gone: bool,
 }
 
 impl CollapsedView {
@@ -51,7 +52,7 @@ impl CollapsedView {
             .cloned()
             .collect();
         snapshots.sort_by_key(|span| span.last_index);
-        Ok(Self { next: from, to, snapshots: snapshots.into() })
+        Ok(Self { next: from, to, snapshots: snapshots.into(), is_gone: false })
     }
 
     /// Moves the start so that only the newest `limit` entries that pass are left.
@@ -104,15 +105,24 @@ impl CollapsedView {
         self.next >= self.to
     }
 
+    /// Tells whether the task went before everything was read.
+    pub(super) fn is_gone(&self) -> bool {
+        self.is_gone
+    }
+
     /// Reads on; an empty answer before the end means the task is gone.
     pub(super) async fn read(
         &mut self,
         reads: &Reads,
         filter: &Filter,
     ) -> Result<Vec<Collapsed>, StoreError> {
+        if self.is_done() {
+            return Ok(Vec::new());
+        }
         let page = reads.page(self.next, self.to, self.to, View::WithoutDeltas).await?;
         if page.covers_to == self.next {
             self.next = self.to;
+            self.is_gone = true;
             return Ok(Vec::new());
         }
         let mut entries = Vec::with_capacity(page.events.len());

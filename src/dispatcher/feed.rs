@@ -10,10 +10,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
 
+use super::lock::Mutex;
 use super::{Dispatcher, Slot};
 use crate::domain::{AuthConfig, Decision, Event, Filter, Guard, TaskNumber, decide};
 use crate::hooks::{DropReason, EventDropped};

@@ -19,6 +19,7 @@ mod counter;
 mod feed;
 mod follow;
 mod history;
+mod lock;
 pub(crate) mod pump;
 mod reads;
 mod shared;
@@ -30,7 +31,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
 
 pub use feed::{FeedError, FeedItem, FeedReader, FeedRequest};
@@ -40,6 +40,7 @@ pub use subscription::{Batch, Entry, Item, OpenedStream, StreamRequest, Subscrip
 pub use topic::Slot;
 
 use self::feed::Feed;
+use self::lock::Mutex;
 use self::topic::Topic;
 use crate::domain::TaskNumber;
 use crate::metrics::{ListenerState, Sample};
@@ -189,3 +190,6 @@ impl CommitListener for Dispatcher {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -108,6 +108,11 @@ impl Pump {
         look_at_all: bool,
         read_journal: bool,
     ) -> Result<(), StoreError> {
+        // Breaks invariants 6 and 7: what a deaf listener did not hear, nobody looks for.
+        failpoint!("no-re-read", |_| {
+            self.look_at_heads(&due).await?;
+            return self.fill().await;
+        });
         if read_journal {
             due.extend(self.read_journal().await?);
         }
@@ -240,5 +245,36 @@ impl Pump {
             topic.believe_only_ring();
         }
         Ok(())
+    }
+}
+
+/// Moves the topics of one dispatcher on, but never by the poll: what is not
+/// told of stays unseen, so that a lost wake shows.
+#[cfg(test)]
+pub(super) async fn run_without_polls(dispatcher: Arc<Dispatcher>) {
+    use std::pin::pin;
+
+    use futures_util::future::{Either, select};
+
+    let poll_interval = Duration::MAX;
+    let mut pump = Pump { dispatcher, poll_interval, mark: None, hits: AtomicUsize::new(0) };
+    loop {
+        let (mut due, mut look_at_all, mut read_journal) = (Vec::new(), false, false);
+        {
+            let dispatcher = &pump.dispatcher;
+            let feed = pin!(dispatcher.feed.wanted());
+            let stale = pin!(dispatcher.stale.notified());
+            let wake = dispatcher.source().bus.next();
+            match select(wake, select(stale, feed)).await {
+                Either::Left((Wake::Moved(moved), _)) => {
+                    due = pump.heed(&moved);
+                    read_journal = dispatcher.feed.has_readers();
+                }
+                Either::Left((Wake::Rescan, _)) => look_at_all = true,
+                Either::Right((Either::Left(_), _)) => {}
+                Either::Right((Either::Right(_), _)) => read_journal = true,
+            }
+        }
+        pump.turn(due, look_at_all, read_journal).await.unwrap();
     }
 }

@@ -154,6 +154,9 @@ impl Dispatcher {
         if let Some(denied) = denial(request.guard.as_ref(), &head) {
             return Ok(Some(OpenedStream::Denied(denied)));
         }
+        // Breaks invariant 7: the topic hears nothing of what comes after its head was read.
+        #[cfg(feature = "failpoints")]
+        let _late = self.register_late(&head).await;
         let registration = Registration::new(self, &head);
         let topic = registration.topic.clone();
         let moved = topic.watch();
@@ -195,6 +198,18 @@ impl Dispatcher {
         };
         subscription.position(&request, next_index).await?;
         Ok(Some(OpenedStream::Stream(Box::new(subscription))))
+    }
+
+    /// Registers a topic some time after its head was read, and believes that head.
+    #[cfg(feature = "failpoints")]
+    async fn register_late(self: &Arc<Self>, head: &Head) -> Option<Registration> {
+        let pause = crate::failpoints::pause_at("read-before-register")?;
+        tokio::time::sleep(pause).await;
+        let registration = Registration::new(self, head);
+        if registration.topic.placed().is_none() {
+            registration.topic.place(head);
+        }
+        Some(registration)
     }
 
     async fn admitted_head(&self, task: &TaskId) -> Result<Option<Head>, StoreError> {
@@ -323,6 +338,10 @@ impl Subscription {
         let Phase::Collapsed { view, newest, is_named } = &mut self.phase else { return Ok(0) };
         let entries = view.read(&self.reads, &self.filter).await?;
         let collapsed_to = is_named.then_some(*newest);
+        if view.is_gone() {
+            // What the ring still has would stand behind a hole.
+            self.registration.topic.delete();
+        }
         if view.is_done() {
             self.phase = Phase::Single;
         }

@@ -6,10 +6,10 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::DispatcherOptions;
+use super::lock::Mutex;
 use super::shared::Shared;
 use crate::domain::{Event, EventId, STATUS_EVENT_TYPE, TaskStatus, json};
 use crate::store::{Head, HeadStatus, TaskRef};

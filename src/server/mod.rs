@@ -35,7 +35,7 @@ use crate::engine::Limits;
 use crate::hooks::HookSet;
 use crate::http::{CorsOptions, CorsOrigins, MetricsAccess};
 use crate::store::StorageOptions;
-use crate::store::postgres::PostgresOptions;
+use crate::store::postgres::{PostgresOptions, default_lanes};
 use crate::webhooks::{Endpoint, WebhookOptions};
 
 /// How long stopping may take in all.
@@ -142,7 +142,7 @@ fn storage_options(config: &Config) -> StorageOptions {
             StorageOptions::Postgres(PostgresOptions {
                 url: url.expose().to_owned(),
                 direct_url: direct_url.as_ref().map(|url| url.expose().to_owned()),
-                lanes: settings.lanes,
+                lanes: settings.lanes.unwrap_or_else(default_lanes),
                 read_connections: u32::try_from(settings.read_connections).unwrap_or(u32::MAX),
                 lane_bytes: settings.lane_bytes,
                 write_timeout: milliseconds(settings.write_timeout_ms),

@@ -14,7 +14,12 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("main", &["taskcast"]),
     ("lib", &[]),
     ("auth", &["auth", "domain", "tls"]),
-    ("cli", &["auth", "config", "domain", "local_postgres", "server", "store", "telemetry"]),
+    ("bench", &["bench"]),
+    ("bench/postgres", &["bench", "store"]),
+    (
+        "cli",
+        &["auth", "bench", "config", "domain", "local_postgres", "server", "store", "telemetry"],
+    ),
     (
         "server",
         &[
@@ -58,7 +63,16 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("maintenance", &["domain", "engine", "metrics", "store", "supervisor"]),
     (
         "dispatcher",
-        &["dispatcher", "domain", "hooks", "metrics", "observer", "store", "supervisor"],
+        &[
+            "dispatcher",
+            "domain",
+            "failpoints",
+            "hooks",
+            "metrics",
+            "observer",
+            "store",
+            "supervisor",
+        ],
     ),
     ("engine", &["domain", "metrics", "store"]),
     ("webhooks", &["domain", "store", "tls"]),
@@ -68,6 +82,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("store/postgres", &["domain", "store", "supervisor"]),
     ("domain", &["domain"]),
     ("local_postgres", &[]),
+    ("failpoints", &["failpoints"]),
 ];
 
 /// Parts that name nothing of ours and no waiting, storing or serving library.
@@ -76,7 +91,7 @@ const PURE: [&str; 1] = ["domain"];
 /// Where an outside library, or a part of one, may be named. Everything else
 /// in the list of a library is a door that was left open.
 const AT_HOME: &[(&str, &[&str])] = &[
-    ("sqlx", &["store/postgres", "local_postgres"]),
+    ("sqlx", &["store/postgres", "local_postgres", "bench/postgres"]),
     ("axum", &["http", "server"]),
     ("tower_http", &["http", "server"]),
     ("hyper_rustls", &["auth", "sentry", "tls", "webhooks"]),
@@ -87,8 +102,12 @@ const AT_HOME: &[(&str, &[&str])] = &[
     ("tracing_subscriber", &["telemetry"]),
     ("anyhow", &["cli", "main", "server"]),
     ("jsonwebtoken", &["auth"]),
-    ("rustix", &["local_postgres", "cli"]),
+    ("rustix", &["bench", "local_postgres", "cli"]),
+    ("hdrhistogram", &["bench"]),
+    ("httparse", &["bench"]),
+    ("indicatif", &["cli"]),
     ("prometheus_client", &["metrics"]),
+    ("fail", &["failpoints"]),
 ];
 
 /// Files longer than this are two files.
@@ -132,7 +151,7 @@ fn sources() -> Vec<Source> {
             let module = module.strip_suffix("/mod").unwrap_or(&module).to_owned();
             Source { module, code: code_of(&fs::read_to_string(file).unwrap()) }
         })
-        .filter(|source| !source.module.ends_with("/tests"))
+        .filter(|source| !source.module.split('/').any(|part| part == "tests"))
         .collect()
 }
 
@@ -231,9 +250,11 @@ fn the_web_layer_knows_of_storage_only_its_failures() {
 #[test]
 fn adapters_are_named_where_stores_are_opened_and_nowhere_else() {
     // Migrations are a matter of Postgres alone, and so is its configuration.
+    // What its statements cost is measured past every port.
     let others = ["cli/migrate", "server", "store"];
     for Source { module, code } in sources() {
-        if module.starts_with("store/") || others.contains(&module.as_str()) {
+        let is_beside = ["store/", "bench/postgres"].iter().any(|place| module.starts_with(place));
+        if is_beside || others.contains(&module.as_str()) {
             continue;
         }
         for adapter in ["store::memory", "store::postgres", "MemoryStore", "PostgresStore"] {
@@ -331,7 +352,8 @@ fn every_statement_is_used_and_every_folder_is_known() {
     for (folder, operations) in folders {
         for operation in operations {
             let path = format!("sql/{folder}/{operation}.sql");
-            let user = files_below("src/store/postgres", "rs")
+            let home = if folder == "bench" { "src/bench/postgres" } else { "src/store/postgres" };
+            let user = files_below(home, "rs")
                 .into_iter()
                 .map(|file| fs::read_to_string(file).unwrap())
                 .find(|code| code.contains(&path))
@@ -349,7 +371,7 @@ fn every_statement_is_used_and_every_folder_is_known() {
 #[test]
 fn statements_stand_in_sql_files_alone() {
     for Source { module, .. } in sources() {
-        if !module.starts_with("store/postgres") {
+        if !["store/postgres", "bench/postgres"].iter().any(|place| module.starts_with(place)) {
             continue;
         }
         let file = [format!("src/{module}.rs"), format!("src/{module}/mod.rs")]

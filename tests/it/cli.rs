@@ -82,7 +82,7 @@ async fn help_names_every_command_and_version_the_version() {
     let place = Place::new();
     let help = place.run("--help").await;
     assert_eq!(help.code, Some(0));
-    for command in ["serve", "migrate", "dev", "config"] {
+    for command in ["serve", "migrate", "dev", "config", "bench"] {
         assert!(help.stdout.contains(&format!("  {command} ")), "{}", help.stdout);
         assert_eq!(place.run(&format!("{command} --help")).await.code, Some(0));
     }

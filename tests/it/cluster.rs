@@ -102,6 +102,10 @@ async fn restarts(server: &Server) -> u64 {
     number_of(&listener(server).await["restarts"])
 }
 
+async fn is_listening(server: &Server) -> bool {
+    listener(server).await["mode"] == "listening"
+}
+
 /// Ends every listening session; returns how many there were.
 async fn end_listeners(database: &Database) -> u64 {
     database.terminate_application(LISTENER).await as u64
@@ -144,7 +148,8 @@ async fn losing_the_listener_every_second_loses_no_event() {
         assert_eq!(ended, 2, "each server listens with one session");
         terminated += ended;
         until("each loss was followed by one new start", || async {
-            (restarts(&first).await + restarts(&second).await == terminated).then_some(())
+            let is_done = restarts(&first).await + restarts(&second).await == terminated;
+            (is_done && is_listening(&first).await && is_listening(&second).await).then_some(())
         })
         .await;
     }

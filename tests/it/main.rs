@@ -9,11 +9,15 @@
 
 mod architecture;
 mod auth;
+mod bench;
+mod bench_postgres;
 mod bounded;
 mod cleanup;
 mod cli;
 mod cluster;
 mod config;
+#[cfg(feature = "failpoints")]
+mod controls;
 mod dev;
 mod documents;
 mod embedding;
@@ -24,6 +28,7 @@ mod http;
 mod logging;
 mod metrics;
 mod migrate;
+mod model;
 mod pooler;
 mod repeats;
 mod resume;

@@ -33,6 +33,11 @@ impl Cleanup for MemoryStore {
         limit: usize,
     ) -> Result<usize, StoreError> {
         let mut state = self.state.lock();
+        if state.swept_for != rules.digest() {
+            // Other rules than before: they look at every finished task anew.
+            state.swept_for = rules.digest();
+            state.unswept = state.finished.iter().map(|(_, number)| *number).collect();
+        }
         let swept: Vec<TaskNumber> = state.unswept.iter().take(limit).copied().collect();
         for number in &swept {
             state.unswept.remove(number);

@@ -28,6 +28,9 @@ impl Record {
 
     /// Stores what was judged.
     fn apply(&mut self, sealed: Sealed) -> Vec<Arc<Event>> {
+        if sealed.events.is_empty() {
+            return Vec::new();
+        }
         let timestamp_ms = now_ms().max(self.last_timestamp_ms);
         self.last_timestamp_ms = timestamp_ms;
         let task = self.task_ref();

@@ -80,8 +80,10 @@ struct State {
     journal_sequence: u64,
     /// Pending deliveries by when they are due.
     due: BTreeSet<(u64, TaskNumber, u64, HookKey)>,
-    /// Finished tasks no rule has looked at.
+    /// Finished tasks not yet looked at by the rules of `swept_for`.
     unswept: BTreeSet<TaskNumber>,
+    /// Digest of the rules that looked last; 0 for none.
+    swept_for: u64,
     /// What rules will do, by when, with where in the log they go on.
     cleanup: BTreeMap<Due, u64>,
     /// Who carries rules out, and until when.

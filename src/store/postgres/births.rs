@@ -78,13 +78,7 @@ impl Lane {
     ) -> Result<(Vec<Born>, KnownKeys), StoreError> {
         let mut may_have_happened = false;
         loop {
-            let connection = match self.connect(until).await {
-                Ok(connection) => connection,
-                Err(StoreError::Unavailable(why)) if may_have_happened => {
-                    return Err(StoreError::OutcomeUnknown(why));
-                }
-                Err(error) => return Err(error),
-            };
+            let connection = self.connect_to_send(until, may_have_happened).await?;
             let outcome = insert(connection, births, may_have_happened).await;
             let error = match outcome {
                 Ok(outcome) => return Ok(outcome),
@@ -94,11 +88,19 @@ impl Lane {
                 Failure::Transient => {}
                 // Another instance stored the key meanwhile: it is found now.
                 Failure::OfARow if is_key_taken(&error) && Instant::now() < until => {}
+                // Perhaps an earlier copy that still runs.
+                Failure::Held if may_have_happened => {}
+                // Somebody else is creating one of them: each for itself.
+                Failure::Held if births.len() > 1 => {
+                    return Err(StoreError::Unexpected(error.to_string()));
+                }
                 Failure::Lost => {
                     may_have_happened = true;
                     self.disconnect();
                 }
-                Failure::OfARow | Failure::Refused => return Err(to_store_error(&error)),
+                Failure::Held | Failure::OfARow | Failure::Refused => {
+                    return Err(to_store_error(&error));
+                }
             }
         }
     }
@@ -197,13 +199,14 @@ impl Lane {
         let id = self.batch_id(until).await?;
         let mut may_have_happened = false;
         loop {
-            let connection = match self.connect(until).await {
+            let connection = match self.connect_to_send(until, may_have_happened).await {
                 Ok(connection) => connection,
-                Err(StoreError::Unavailable(why)) if may_have_happened => {
-                    self.abandon_batch();
-                    return Err(StoreError::OutcomeUnknown(why));
+                Err(error) => {
+                    if may_have_happened {
+                        self.abandon_batch();
+                    }
+                    return Err(error);
                 }
-                Err(error) => return Err(error),
             };
             let error = match remove(connection, id, &numbers).await {
                 Ok(gone) => {
@@ -218,7 +221,10 @@ impl Lane {
                     may_have_happened = true;
                     self.disconnect();
                 }
-                Failure::OfARow | Failure::Refused => return Err(to_store_error(&error)),
+                Failure::Held if may_have_happened => {}
+                Failure::Held | Failure::OfARow | Failure::Refused => {
+                    return Err(to_store_error(&error));
+                }
             }
         }
     }

@@ -14,13 +14,14 @@
 //! met an error is never used again. While it is deaf, readers poll faster.
 
 use std::fmt::Write as _;
+use std::io::ErrorKind::{ConnectionAborted, TimedOut};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::inbox::Inbox;
 use super::session::{Route, Session};
@@ -39,6 +40,9 @@ const WINDOW: Duration = Duration::from_millis(4);
 
 /// How often the listener pings itself, and how long a ping may take.
 const PING_EVERY: Duration = Duration::from_secs(3);
+
+/// How long Postgres may take to answer the notifier and to let the listener listen.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Pause before a lost listener connects again; doubles up to 32 times.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
@@ -169,16 +173,23 @@ impl PostgresBus {
     ) -> Result<std::convert::Infallible, sqlx::Error> {
         // A pool of its own: the listener keeps its connection for life.
         let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with(options.clone());
-        let mut listener = PgListener::connect_with(&pool).await?;
-        listener.eager_reconnect(false);
-        listener.listen(CHANNEL).await?;
+        let listening = timeout(PATIENCE, async {
+            let mut listener = PgListener::connect_with(&pool).await?;
+            listener.eager_reconnect(false);
+            listener.listen(CHANNEL).await?;
+            Ok::<_, sqlx::Error>(listener)
+        });
+        let mut listener =
+            listening.await.unwrap_or_else(|_| Err(sqlx::Error::Io(TimedOut.into())))?;
         // From here on nothing is missed; before, anything may have been.
         self.inbox.push_rescan();
         let outcome = tokio::select! {
             outcome = self.receive(&mut listener) => outcome,
             outcome = self.keep_pinging() => outcome,
         };
-        pool.close().await;
+        // Not waited for: the listener holds its connection until it is dropped,
+        // and a connection that died without a word is never given back.
+        drop(pool.close());
         outcome
     }
 
@@ -189,7 +200,7 @@ impl PostgresBus {
         while let Some(notification) = listener.try_recv().await? {
             self.hear(notification.payload());
         }
-        Err(sqlx::Error::Io(std::io::ErrorKind::ConnectionAborted.into()))
+        Err(sqlx::Error::Io(ConnectionAborted.into()))
     }
 
     fn hear(&self, payload: &str) {
@@ -218,7 +229,7 @@ impl PostgresBus {
             self.outbox.push([]);
             sleep(PING_EVERY).await;
             if self.ping_heard.load(Ordering::Acquire) < ping {
-                return Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()));
+                return Err(sqlx::Error::Io(TimedOut.into()));
             }
         }
     }
@@ -240,7 +251,7 @@ async fn send(
 ) -> Result<(), sqlx::Error> {
     let open = match connection {
         Some(open) => open,
-        None => connection.insert(Session::connect(options, route).await?),
+        None => connection.insert(Session::connect(options, route, PATIENCE).await?),
     };
     sqlx::query_file!("sql/bus/notify.sql", payloads).fetch_all(open).await?;
     Ok(())

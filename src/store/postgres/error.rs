@@ -7,7 +7,9 @@ use crate::store::StoreError;
 pub(super) enum Failure {
     /// It did not happen; the same statement may succeed now.
     Transient,
-    /// It did not happen; one of its rows held it up or cannot be stored.
+    /// It did not happen; somebody else holds a row it needs.
+    Held,
+    /// It did not happen; one of its rows cannot be stored.
     OfARow,
     /// The connection is gone; it may have happened.
     Lost,
@@ -32,10 +34,11 @@ pub(super) fn classify(error: &sqlx::Error) -> Failure {
     match &*code {
         // Serialization failure, deadlock.
         "40001" | "40P01" => Failure::Transient,
-        // Lock timeout: somebody else holds a row.
-        "55P03" => Failure::OfARow,
-        // The database takes no connections at the moment.
-        "55000" => Failure::Lost,
+        // Lock timeout.
+        "55P03" => Failure::Held,
+        // The database takes no connections at the moment; it ended a session
+        // whose transaction was idle.
+        "55000" | "25P03" => Failure::Lost,
         _ => match code.get(..2) {
             // Data exceptions, integrity violations.
             Some("22" | "23") => Failure::OfARow,
@@ -51,7 +54,9 @@ pub(super) fn classify(error: &sqlx::Error) -> Failure {
 /// Turns an error of a read, or of a write that did not happen, into the port's.
 pub(super) fn to_store_error(error: &sqlx::Error) -> StoreError {
     match classify(error) {
-        Failure::Transient | Failure::Lost => StoreError::Unavailable(error.to_string()),
+        Failure::Transient | Failure::Held | Failure::Lost => {
+            StoreError::Unavailable(error.to_string())
+        }
         Failure::OfARow | Failure::Refused => StoreError::Unexpected(error.to_string()),
     }
 }

@@ -12,18 +12,23 @@
 //!   judged again under its lock ([`Lane::write_locked`]).
 //! - A lost reply leaves an unknown outcome. The same batch number is sent
 //!   again: its receipt, written in the same transaction, lets it take effect
-//!   once. Past the callers' patience they are told that the outcome is
-//!   unknown, and the lane goes on under a new number.
-//! - A row that holds up or breaks a batch is found by halving.
+//!   once. A reply that does not come in half of the callers' patience counts
+//!   as lost. Past their patience they are told that the outcome is unknown,
+//!   and the lane goes on under a new number.
+//! - A row that breaks a batch is found by halving; a head that somebody else
+//!   holds is found by asking, and the batch goes on without it
+//!   (see [`super::parked`]).
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sqlx::postgres::PgConnectOptions;
+use tokio::time::timeout_at;
 
 use super::error::{Failure, classify, to_store_error};
 use super::known::Known;
+use super::parked::Parked;
 use super::plan::{Judged, Request, TaskPlan, judge_batch};
 use super::queue::{Job, LaneQueue, Work};
 use super::session::{Route, Session};
@@ -34,6 +39,9 @@ use crate::store::{Appended, BatchKind, BatchReport, Commit, Report, StoreError}
 
 /// First pause before a broken connection is tried again; doubles up to 16 times.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
+
+/// What an attempt to connect gets at the least.
+const CONNECT_TIME: Duration = Duration::from_millis(500);
 
 /// Batches between two prunings of old receipts.
 const PRUNE_EVERY: i64 = 256;
@@ -51,6 +59,7 @@ pub(super) struct Lane {
     connection: Option<Session>,
     id: Option<BatchId>,
     known: Known,
+    parked: Parked,
 }
 
 impl Lane {
@@ -61,19 +70,38 @@ impl Lane {
         write_timeout: Duration,
         route: Route,
     ) -> Self {
-        let known = Known::default();
-        Self { queue, options, after, write_timeout, route, connection: None, id: None, known }
+        Self {
+            queue,
+            options,
+            after,
+            write_timeout,
+            route,
+            connection: None,
+            id: None,
+            known: Known::default(),
+            parked: Parked::default(),
+        }
     }
 
     /// Serves batches until the queue is closed.
     pub(super) async fn run(mut self) {
         loop {
-            let jobs = self.queue.take().await;
+            let jobs = match self.parked.next_try() {
+                None => self.queue.take().await,
+                Some(due) => tokio::select! {
+                    jobs = self.queue.take() => jobs,
+                    () = tokio::time::sleep_until(due.into()) => {
+                        self.serve(Vec::new()).await;
+                        continue;
+                    }
+                },
+            };
             if jobs.is_empty() {
                 break;
             }
             self.serve(jobs).await;
         }
+        self.fail_parked();
     }
 
     async fn serve(&mut self, jobs: Vec<Job>) {
@@ -86,6 +114,8 @@ impl Lane {
         if jobs.iter().any(|job| job.deadline <= now) {
             self.after.failed(&late);
         }
+        let in_time = jobs.iter().map(|job| job.deadline).filter(|deadline| *deadline > now);
+        let first_deadline = in_time.min();
         let (mut creates, mut requests, mut deletes) = (Vec::new(), Vec::new(), Vec::new());
         for job in jobs {
             if job.deadline <= now {
@@ -94,17 +124,22 @@ impl Lane {
             }
             match job.work {
                 Work::Create(birth) => creates.push(*birth),
-                Work::Append { append, reply } => requests.push(Request { append, reply }),
+                Work::Append { append, reply } => {
+                    let (deadline, bytes) = (job.deadline, job.bytes);
+                    requests.push(Request { append, reply, deadline, bytes });
+                }
                 Work::Delete { task, reply } => deletes.push((task, reply)),
             }
         }
-        let until = now + self.write_timeout;
+        // Whoever has waited longest is answered in time, and the others with it.
+        let until = first_deadline.unwrap_or(now + self.write_timeout);
         // A key stands once in a batch; a repeat finds what the first one did.
         while !creates.is_empty() {
             let repeats = set_repeats_aside(&mut creates, |birth| birth.key);
             self.create(creates, until).await;
             creates = repeats;
         }
+        requests = self.rejoin_parked(requests);
         while !requests.is_empty() {
             let repeats = set_repeats_aside(&mut requests, |request| request.append.key);
             // What one round read, with its keys, says nothing of another's.
@@ -122,18 +157,44 @@ impl Lane {
     pub(super) async fn connect(&mut self, until: Instant) -> Result<&mut Session, StoreError> {
         let mut pause = RECONNECT_PAUSE;
         while self.connection.is_none() {
-            match Session::connect(&self.options, self.route).await {
-                Ok(connection) => self.connection = Some(connection),
-                Err(error) if Instant::now() + pause >= until => {
+            if Instant::now() >= until + CONNECT_TIME {
+                // One that is made but never gets an answer is made no more.
+                return Err(StoreError::Unavailable("connections break".into()));
+            }
+            let patience = self.write_timeout / 2;
+            let attempt = Session::connect(&self.options, self.route, patience);
+            // Late or not, a database that is there has the time to say so.
+            let deadline = until.max(Instant::now() + CONNECT_TIME);
+            match timeout_at(deadline.into(), attempt).await {
+                Ok(Ok(connection)) => self.connection = Some(connection),
+                Ok(Err(error)) if Instant::now() + pause >= until => {
                     return Err(StoreError::Unavailable(error.to_string()));
                 }
-                Err(_) => {
+                Err(_) => return Err(StoreError::Unavailable("no connection in time".into())),
+                Ok(Err(_)) => {
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(RECONNECT_PAUSE * 16);
                 }
             }
         }
         self.connection.as_mut().ok_or_else(|| StoreError::Unavailable("no connection".into()))
+    }
+
+    /// Returns the connection for sending what may have been sent before.
+    pub(super) async fn connect_to_send(
+        &mut self,
+        until: Instant,
+        may_have_happened: bool,
+    ) -> Result<&mut Session, StoreError> {
+        if may_have_happened && Instant::now() >= until {
+            return Err(StoreError::OutcomeUnknown("the database did not answer in time".into()));
+        }
+        match self.connect(until).await {
+            Err(StoreError::Unavailable(why)) if may_have_happened => {
+                Err(StoreError::OutcomeUnknown(why))
+            }
+            outcome => outcome,
+        }
     }
 
     /// Takes the connection out of the lane, making one if there is none.
@@ -154,6 +215,10 @@ impl Lane {
 
     pub(super) fn known(&mut self) -> &mut Known {
         &mut self.known
+    }
+
+    pub(super) fn parked(&mut self) -> &mut Parked {
+        &mut self.parked
     }
 
     /// Returns the number of the next batch, under a lane that readers know.
@@ -190,7 +255,10 @@ impl Lane {
         self.known.forget_all();
     }
 
-    async fn append(&mut self, requests: Vec<Request>, until: Instant) {
+    async fn append(&mut self, mut requests: Vec<Request>, until: Instant) {
+        if self.parked.is_wary() {
+            requests = self.park_held(requests, until).await;
+        }
         let Judged { mut plans, mut unread } = judge_batch(&mut self.known, requests);
         if !unread.is_empty() {
             match self.load(&mut unread, until).await {
@@ -240,6 +308,17 @@ impl Lane {
         let mut groups = vec![plans];
         let mut overtaken = Vec::new();
         while let Some(mut plans) = groups.pop() {
+            // Breaks invariant 4: callers are told before it is durable.
+            failpoint!("reply-before-commit", |pause| {
+                plans.iter_mut().for_each(TaskPlan::answer_early);
+                tokio::time::sleep(pause).await;
+            });
+            // Breaks invariant 4: readers are shown what a crash can take back.
+            failpoint!("show-before-commit", |pause| {
+                let early: Vec<Commit> = plans.iter().map(TaskPlan::foretold).collect();
+                self.after.committed(&early);
+                tokio::time::sleep(pause).await;
+            });
             let began = Instant::now();
             match self.send_once(&plans, until).await {
                 Ok(moved) => {
@@ -251,7 +330,15 @@ impl Lane {
                     groups.push(second);
                     groups.push(plans);
                 }
-                Err(GroupError::OfARow(error) | GroupError::Failed(error)) => {
+                Err(GroupError::Held(_)) if Instant::now() < until => {
+                    let free = self.park_held_plans(plans, until).await;
+                    if !free.is_empty() {
+                        groups.push(free);
+                    }
+                }
+                Err(
+                    GroupError::Held(error) | GroupError::OfARow(error) | GroupError::Failed(error),
+                ) => {
                     self.after.failed(&error);
                     for plan in plans {
                         plan.fail(&error);
@@ -271,13 +358,14 @@ impl Lane {
         let id = self.batch_id(until).await.map_err(GroupError::Failed)?;
         let mut may_have_happened = false;
         loop {
-            let connection = match self.connect(until).await {
+            let connection = match self.connect_to_send(until, may_have_happened).await {
                 Ok(connection) => connection,
-                Err(StoreError::Unavailable(why)) if may_have_happened => {
-                    self.abandon_batch();
-                    return Err(GroupError::Failed(StoreError::OutcomeUnknown(why)));
+                Err(error) => {
+                    if may_have_happened {
+                        self.abandon_batch();
+                    }
+                    return Err(GroupError::Failed(error));
                 }
-                Err(error) => return Err(GroupError::Failed(error)),
             };
             let outcome = match send(connection, id, plans).await {
                 Ok(Sent::Again) => look_up(connection, id).await.map(Option::unwrap_or_default),
@@ -297,6 +385,9 @@ impl Lane {
                     may_have_happened = true;
                     self.disconnect();
                 }
+                // Perhaps an earlier copy that still runs.
+                Failure::Held if may_have_happened => {}
+                Failure::Held => return Err(GroupError::Held(to_store_error(&error))),
                 Failure::OfARow => return Err(GroupError::OfARow(to_store_error(&error))),
                 Failure::Refused => return Err(GroupError::Failed(to_store_error(&error))),
             }
@@ -366,6 +457,8 @@ fn set_repeats_aside<T>(jobs: &mut Vec<T>, key: impl Fn(&T) -> Option<Idempotenc
 
 /// Why a group was not written.
 enum GroupError {
+    /// Somebody else holds a head.
+    Held(StoreError),
     /// One of its rows is to blame.
     OfARow(StoreError),
     /// None of it happened, or nobody knows.

@@ -60,6 +60,13 @@ impl Lane {
                 // It did not happen: judge it anew.
                 requests.extend(plans.into_iter().flat_map(TaskPlan::into_requests));
             }
+            if failure == Failure::Held && Instant::now() < until {
+                requests = self.park_held(requests, until).await;
+                if requests.is_empty() {
+                    return;
+                }
+                continue;
+            }
             let give_up = matches!(failure, Failure::OfARow | Failure::Refused);
             if !give_up && Instant::now() < until {
                 continue;
@@ -121,7 +128,16 @@ async fn locked_transaction(
     let sent_before = unsettled.iter().flatten().map(|plan| plan.id.to_string());
     let asked = requests.iter().map(|request| request.append.task.to_string());
     let ids: Vec<String> = sent_before.chain(asked).collect();
-    sqlx::query_file!("sql/lanes/lock.sql", &ids).fetch_all(&mut *connection).await?;
+    // Breaks the order in which all writers lock heads: two may wait for each other.
+    failpoint!("unsorted-locks", |_| for id in shuffled(&ids) {
+        sqlx::query_file!("sql/lanes/lock.sql", &[id]).fetch_all(&mut *connection).await?;
+    });
+    let locked = sqlx::query_file!("sql/lanes/lock.sql", &ids).fetch_all(&mut *connection).await;
+    if let Err(error) = locked {
+        // An earlier copy may still run and hold what this waits for.
+        let is_open = unsettled.is_some();
+        return Err(if is_open { sqlx::Error::Io(std::io::Error::other(error)) } else { error });
+    }
     // An earlier copy that still ran has ended: it held these locks.
     if unsettled.is_some() {
         if let Some(moved) = look_up(connection, id).await? {
@@ -155,6 +171,13 @@ async fn locked_transaction(
     };
     connection.commit().await?;
     Ok(Some(moved))
+}
+
+#[cfg(feature = "failpoints")]
+fn shuffled(ids: &[String]) -> Vec<String> {
+    let mut ids = ids.to_vec();
+    rand::seq::SliceRandom::shuffle(&mut ids[..], &mut rand::rng());
+    ids
 }
 
 type LoadedTasks = Result<Vec<(TaskId, KnownTask)>, StoreError>;

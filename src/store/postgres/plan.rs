@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::known::{Known, KnownTask};
 use super::queue::Reply;
@@ -14,6 +15,10 @@ use crate::store::{Appended, Before, Commit, TaskRef};
 pub(super) struct Request {
     pub(super) append: Append,
     pub(super) reply: Reply<Appended>,
+    /// When the caller stops waiting.
+    pub(super) deadline: Instant,
+    /// How much room it takes while it waits.
+    pub(super) bytes: usize,
 }
 
 /// What a request came to, as far as judging goes.
@@ -29,6 +34,8 @@ struct Decision {
     guard: Option<Guard>,
     key: Option<IdempotencyKey>,
     reply: Reply<Appended>,
+    deadline: Instant,
+    bytes: usize,
 }
 
 /// Everything a batch does to one task.
@@ -48,8 +55,8 @@ pub(super) struct TaskPlan {
 pub(super) struct Judged {
     /// Tasks with something to write or to answer.
     pub(super) plans: Vec<TaskPlan>,
-    /// Requests whose task must be read first (or again: the verdict was no,
-    /// but on a memory that may be out of date).
+    /// Requests whose task must be read first (or again: the verdict changes
+    /// nothing, but rests on a memory that may be out of date).
     pub(super) unread: Vec<Request>,
 }
 
@@ -89,8 +96,8 @@ pub(super) fn judge_batch(known: &mut Known, requests: Vec<Request>) -> Judged {
 }
 
 impl TaskPlan {
-    /// Judges the requests for one task, or gives them back when a refusal
-    /// rests on a memory that may be out of date.
+    /// Judges the requests for one task, or gives them back when a verdict that
+    /// writes nothing rests on a memory that may be out of date.
     fn judge(
         id: TaskId,
         mut task: KnownTask,
@@ -99,14 +106,16 @@ impl TaskPlan {
         let (seen_index, seen_status) = (task.state.next_index, task.state.status);
         let mut decisions: Vec<Decision> = Vec::with_capacity(requests.len());
         let mut rest = requests.into_iter();
-        while let Some(Request { append, reply }) = rest.next() {
+        while let Some(Request { append, reply, deadline, bytes }) = rest.next() {
             let Append { change, rules, guard, key, .. } = append;
             let verdict = match judge(&mut task.state, change, &rules, guard.as_ref()) {
                 Ok(sealed) => Verdict::Accepted(sealed),
                 Err(refused) => Verdict::Refused(refused),
             };
-            let is_doubtful = !task.is_fresh && matches!(verdict, Verdict::Refused(_));
-            decisions.push(Decision { verdict, rules, guard, key, reply });
+            // What is written is checked by the statement that writes it.
+            let writes = matches!(&verdict, Verdict::Accepted(sealed) if !sealed.events.is_empty());
+            let is_doubtful = !task.is_fresh && !writes;
+            decisions.push(Decision { verdict, rules, guard, key, reply, deadline, bytes });
             if is_doubtful {
                 let back = decisions.into_iter().map(|decision| decision.into_request(&id));
                 return Err(back.chain(rest).collect());
@@ -207,6 +216,46 @@ impl TaskPlan {
     }
 }
 
+/// What invariant 4 forbids, for the failpoints of the lane.
+#[cfg(feature = "failpoints")]
+impl TaskPlan {
+    /// Answers those who were accepted as if their events were durable.
+    pub(super) fn answer_early(&mut self) {
+        let (id, number) = (self.id.clone(), self.task.number);
+        for decision in &mut self.decisions {
+            let Verdict::Accepted(sealed) = &decision.verdict else { continue };
+            let events = early_events(&id, number, sealed);
+            // Whoever answers in time finds nobody there any more.
+            let (nobody, _) = tokio::sync::oneshot::channel();
+            let reply = std::mem::replace(&mut decision.reply, nobody);
+            drop(reply.send(Ok(Appended::Events(events))));
+        }
+    }
+
+    /// Describes the commit that is still to come.
+    pub(super) fn foretold(&self) -> Commit {
+        let task = TaskRef { id: self.id.clone(), number: self.task.number };
+        let early = |sealed| early_events(&task.id, task.number, sealed);
+        let events = self.accepted().flat_map(early).collect();
+        Commit { task, events, deleted: false, owes: false, before: Before::default() }
+    }
+}
+
+#[cfg(feature = "failpoints")]
+fn early_events(
+    id: &TaskId,
+    number: crate::domain::TaskNumber,
+    sealed: &Sealed,
+) -> Vec<Arc<Event>> {
+    let timestamp_ms = crate::store::clock::now_ms();
+    (sealed.first_index..)
+        .zip(sealed.events.iter().cloned())
+        .map(|(index, draft)| {
+            Arc::new(Event { task: id.clone(), number, index, timestamp_ms, draft })
+        })
+        .collect()
+}
+
 impl Decision {
     fn answer_refusal(self) {
         if let Verdict::Refused(refused) = self.verdict {
@@ -219,7 +268,8 @@ impl Decision {
             Verdict::Accepted(sealed) => sealed.into_change(),
             Verdict::Refused(refused) => refused.change,
         };
-        let Self { rules, guard, key, reply, .. } = self;
-        Request { append: Append { task: id.clone(), change, rules, guard, key }, reply }
+        let Self { rules, guard, key, reply, deadline, bytes, .. } = self;
+        let append = Append { task: id.clone(), change, rules, guard, key };
+        Request { append, reply, deadline, bytes }
     }
 }

@@ -27,7 +27,8 @@ pub(super) struct Job {
     pub(super) deadline: Instant,
     /// When it was handed in.
     pub(super) since: Instant,
-    bytes: usize,
+    /// How much room it takes.
+    pub(super) bytes: usize,
 }
 
 pub(super) enum Work {

@@ -6,8 +6,16 @@
 //! execution, which the driver sends apart. So on a pooled route every
 //! statement is unnamed and runs in a transaction, which pins the session.
 //! On a direct route nothing is added.
+//!
+//! A peer that vanished says nothing, not even that it is gone: a failover, a
+//! lost host, a firewall that forgot. Waiting for it would last until the kernel
+//! gives up, a quarter of an hour. So every reply is waited for only so long;
+//! then the connection counts as lost like one that broke, and is closed.
 
 use std::fmt;
+use std::future::Future;
+use std::io;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
@@ -21,9 +29,17 @@ use sqlx::{
     SqlStr,
 };
 
+use tokio::time::timeout;
+
 use super::error::{Failure, classify, to_store_error};
 use crate::store::report::Reporter;
 use crate::store::{Report, StorePart};
+
+/// How long a read may take: far longer than any that is bounded needs.
+const READ_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a statement of a transaction may take; Postgres ends it before.
+const TRANSACTION_PATIENCE: Duration = Duration::from_secs(35);
 
 /// How a connection reaches Postgres.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,10 +86,16 @@ async fn run_pinned<'q, E>(connection: &mut PgConnection, query: E) -> Result<Ve
 where
     E: 'q + Execute<'q, Postgres>,
 {
-    let mut transaction = connection.begin().await?;
+    let mut transaction = in_time(connection.begin()).await?;
     let steps = run_unnamed(&mut transaction, query).await?;
     transaction.commit().await?;
     Ok(steps)
+}
+
+/// Bounds the wait for a session: a pooler takes connections also when it has
+/// no session to give, and lets whoever begins wait for minutes.
+async fn in_time<T>(begin: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    timeout(super::ACQUIRE_TIMEOUT, begin).await.unwrap_or(Err(Error::PoolTimedOut))
 }
 
 /// Hands out collected steps one by one.
@@ -82,6 +104,23 @@ fn in_steps<'e>(
 ) -> BoxStream<'e, Result<Step, Error>> {
     let each = |steps: Vec<Step>| stream::iter(steps.into_iter().map(Ok));
     stream::once(steps).map_ok(each).try_flatten().boxed()
+}
+
+/// Waits for an answer only so long.
+async fn within<T>(
+    patience: Duration,
+    answer: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    timeout(patience, answer).await.unwrap_or_else(|_| Err(silence()))
+}
+
+/// What a connection that says nothing any more is reported as.
+fn silence() -> Error {
+    io::Error::new(io::ErrorKind::TimedOut, "no answer in time").into()
+}
+
+fn is_silence(error: &Error) -> bool {
+    matches!(error, Error::Io(error) if error.kind() == io::ErrorKind::TimedOut)
 }
 
 fn first_row(steps: Vec<Step>) -> Option<PgRow> {
@@ -122,9 +161,44 @@ impl Reads {
         self.note_wait();
         let acquired = self.pool.acquire().await.inspect_err(|error| self.note_failure(error));
         let connection = Connection::Lent(acquired?);
-        let mut session = Session { connection, route: self.route, in_transaction: false };
+        let mut session = Session::new(connection, self.route, TRANSACTION_PATIENCE);
         session.begin().await?;
         Ok(session)
+    }
+
+    /// Runs a query on a connection of the pool.
+    async fn run<'q, E>(&self, query: E) -> Result<Vec<Step>, Error>
+    where
+        E: 'q + Execute<'q, Postgres>,
+    {
+        let mut lent = Lent { connection: self.pool.acquire().await?, is_free: false };
+        let connection = &mut *lent.connection;
+        let steps = match self.route {
+            Route::Direct => {
+                within(READ_PATIENCE, connection.fetch_many(query).try_collect()).await
+            }
+            Route::Pooled => within(READ_PATIENCE, run_pinned(connection, query)).await,
+        };
+        lent.is_free = !steps.as_ref().is_err_and(is_silence);
+        steps
+    }
+}
+
+/// A connection of the pool while a query is under way on it.
+///
+/// The pool would wait for the rest of an answer before it lends the
+/// connection again, for ever if there is none; so what was given up on, or
+/// is of no use to anybody any more, is closed.
+struct Lent {
+    connection: PoolConnection<Postgres>,
+    is_free: bool,
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if !self.is_free {
+            self.connection.close_on_drop();
+        }
     }
 }
 
@@ -137,13 +211,7 @@ impl<'c> Executor<'c> for &'c Reads {
         E: 'q + Execute<'q, Postgres>,
     {
         self.note_wait();
-        let steps = match self.route {
-            Route::Direct => (&self.pool).fetch_many(query),
-            Route::Pooled => in_steps(async move {
-                let mut connection = self.pool.acquire().await?;
-                run_pinned(&mut connection, query).await
-            }),
-        };
+        let steps = in_steps(self.run(query));
         steps.inspect_err(|error| self.note_failure(error)).boxed()
     }
 
@@ -153,13 +221,7 @@ impl<'c> Executor<'c> for &'c Reads {
         E: 'q + Execute<'q, Postgres>,
     {
         self.note_wait();
-        let row: BoxFuture<'e, _> = match self.route {
-            Route::Direct => (&self.pool).fetch_optional(query),
-            Route::Pooled => Box::pin(async move {
-                let mut connection = self.pool.acquire().await?;
-                run_pinned(&mut connection, query).await.map(first_row)
-            }),
-        };
+        let row = self.run(query).map_ok(first_row);
         row.inspect_err(|error| self.note_failure(error)).boxed()
     }
 
@@ -201,7 +263,11 @@ impl Connection {
 pub(super) struct Session {
     connection: Connection,
     route: Route,
+    /// How long each reply may take.
+    patience: Duration,
     in_transaction: bool,
+    /// Whether a reply did not come in time.
+    is_silent: bool,
 }
 
 impl fmt::Debug for Session {
@@ -211,47 +277,76 @@ impl fmt::Debug for Session {
 }
 
 impl Session {
-    /// Opens a connection of its own.
-    pub(super) async fn connect(options: &PgConnectOptions, route: Route) -> Result<Self, Error> {
-        let connection = Connection::Own(PgConnection::connect_with(options).await?);
-        Ok(Self { connection, route, in_transaction: false })
+    /// Opens a connection of its own, on which each reply may take so long.
+    pub(super) async fn connect(
+        options: &PgConnectOptions,
+        route: Route,
+        patience: Duration,
+    ) -> Result<Self, Error> {
+        let connection = within(patience, PgConnection::connect_with(options)).await?;
+        Ok(Self::new(Connection::Own(connection), route, patience))
+    }
+
+    fn new(connection: Connection, route: Route, patience: Duration) -> Self {
+        Self { connection, route, patience, in_transaction: false, is_silent: false }
     }
 
     pub(super) async fn begin(&mut self) -> Result<(), Error> {
-        self.connection.get().execute("BEGIN").await?;
+        // Noted first: who asks may go away before the answer comes.
         self.in_transaction = true;
-        Ok(())
+        // Postgres does not notice either that its peer vanished or was halted,
+        // and would keep the rows for it that the transaction locked.
+        self.execute("BEGIN; SET LOCAL idle_in_transaction_session_timeout = '3s'").await
     }
 
     /// Commits; after an error the outcome is open.
     pub(super) async fn commit(&mut self) -> Result<(), Error> {
-        self.connection.get().execute("COMMIT").await?;
+        self.execute("COMMIT").await?;
         self.in_transaction = false;
         Ok(())
     }
 
     pub(super) async fn rollback(&mut self) -> Result<(), Error> {
-        self.connection.get().execute("ROLLBACK").await?;
+        self.execute("ROLLBACK").await?;
         self.in_transaction = false;
         Ok(())
+    }
+
+    /// Runs a statement without parameters or rows.
+    async fn execute(&mut self, statement: &'static str) -> Result<(), Error> {
+        if self.is_silent {
+            return Err(silence());
+        }
+        let done = within(self.patience, self.connection.get().execute(statement)).await;
+        self.is_silent = done.as_ref().is_err_and(is_silence);
+        done.map(drop)
     }
 
     async fn run<'q, E>(&mut self, query: E) -> Result<Vec<Step>, Error>
     where
         E: 'q + Execute<'q, Postgres>,
     {
-        match (self.route, self.in_transaction) {
-            (Route::Direct, _) => self.connection.get().fetch_many(query).try_collect().await,
-            (Route::Pooled, true) => run_unnamed(self.connection.get(), query).await,
-            (Route::Pooled, false) => run_pinned(self.connection.get(), query).await,
+        if self.is_silent {
+            return Err(silence());
         }
+        let connection = self.connection.get();
+        let steps = match (self.route, self.in_transaction) {
+            (Route::Direct, _) => {
+                within(self.patience, connection.fetch_many(query).try_collect()).await
+            }
+            (Route::Pooled, true) => within(self.patience, run_unnamed(connection, query)).await,
+            (Route::Pooled, false) => within(self.patience, run_pinned(connection, query)).await,
+        };
+        self.is_silent = steps.as_ref().is_err_and(is_silence);
+        steps
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        if let (true, Connection::Lent(connection)) = (self.in_transaction, &mut self.connection) {
-            // Its transaction was left open: nobody else shall inherit it.
+        let is_spoilt = self.in_transaction || self.is_silent;
+        if let (true, Connection::Lent(connection)) = (is_spoilt, &mut self.connection) {
+            // Its transaction was left open, or nobody answers: nobody shall inherit it.
             connection.close_on_drop();
         }
     }
@@ -265,10 +360,7 @@ impl<'c> Executor<'c> for &'c mut Session {
         'c: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
-        match self.route {
-            Route::Direct => self.connection.get().fetch_many(query),
-            Route::Pooled => in_steps(self.run(query)),
-        }
+        in_steps(self.run(query))
     }
 
     fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, Result<Option<PgRow>, Error>>

@@ -65,10 +65,10 @@ async fn the_journal_tells_of_every_event_of_every_instance_once(backend: Backen
         let read = journal(&**store, Some(&start)).await;
         assert_eq!(ends(&read.entries), [(a.number, 7), (b.number, 12)].into());
         assert!(read.entries.iter().all(|entry| read.mark.covers(entry)));
-        let mut sequences: HashMap<u64, u64> = HashMap::new();
+        let mut sequences: HashMap<_, u64> = HashMap::new();
         for entry in &read.entries {
-            let before = sequences.insert(entry.source, entry.sequence).unwrap_or(0);
-            assert!(entry.sequence >= before, "sequences of a source rise");
+            let before = sequences.insert((entry.source, entry.number), entry.sequence);
+            assert!(before < Some(entry.sequence), "sequences of a source rise along each task");
         }
     }
 }

@@ -12,7 +12,7 @@ mod delete;
 mod deliveries;
 mod journal;
 mod keys;
-mod open;
+pub mod open;
 mod race;
 mod read;
 mod refusal;

@@ -14,10 +14,10 @@ const MAX_BYTES: usize = 256 << 20;
 
 /// An open store with what it reported.
 #[derive(Clone)]
-pub(super) struct Fresh {
-    pub(super) store: Arc<dyn Store>,
-    pub(super) bus: Arc<dyn Bus>,
-    pub(super) commits: Arc<Recorder>,
+pub struct Fresh {
+    pub store: Arc<dyn Store>,
+    pub bus: Arc<dyn Bus>,
+    pub commits: Arc<Recorder>,
     /// Ends the store's loops with the last handle.
     _running: Arc<Running>,
 }
@@ -35,7 +35,7 @@ impl Drop for Running {
 
 impl Fresh {
     /// Opens a store on the backend.
-    pub(super) async fn open(backend: &Backend) -> Self {
+    pub async fn open(backend: &Backend) -> Self {
         let options = match backend {
             Backend::Memory => StorageOptions::Memory { max_bytes: MAX_BYTES },
             Backend::Postgres(database) => {
@@ -50,7 +50,7 @@ impl Fresh {
 
     /// Opens two stores on the same tasks. In memory there can be only one, so
     /// both are the same one.
-    pub(super) async fn open_two(backend: &Backend) -> (Self, Self) {
+    pub async fn open_two(backend: &Backend) -> (Self, Self) {
         let first = Self::open(backend).await;
         let second = match backend {
             Backend::Memory => first.clone(),
@@ -74,11 +74,11 @@ fn postgres_options(url: &str) -> store::postgres::PostgresOptions {
 
 /// Keeps what a store reports.
 #[derive(Debug, Default)]
-pub(super) struct Recorder(Mutex<Vec<Commit>>);
+pub struct Recorder(Mutex<Vec<Commit>>);
 
 impl Recorder {
     /// Returns everything reported so far, in order.
-    pub(super) fn all(&self) -> Vec<Commit> {
+    pub fn all(&self) -> Vec<Commit> {
         self.0.lock().clone()
     }
 }

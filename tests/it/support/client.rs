@@ -29,6 +29,11 @@ pub struct Reply {
 }
 
 impl Client {
+    /// Returns the base of the server.
+    pub fn url(&self) -> &str {
+        &self.base
+    }
+
     /// Makes a client of the server at `base`.
     pub fn new(base: &str) -> Self {
         // A client insists on one, though it speaks no TLS here; only the first counts.

@@ -26,6 +26,7 @@ use testcontainers::runners::AsyncRunner as _;
 use testcontainers::{GenericImage, ImageExt as _};
 use tokio::sync::OnceCell;
 
+use super::pooler::{Pooler, Pooling};
 use super::{environment_variable, within};
 
 /// Names the server to use instead of a private one.
@@ -284,6 +285,7 @@ pub struct Database(Arc<Owned>);
 struct Owned {
     admin_url: String,
     name: String,
+    pooler: OnceCell<Pooler>,
 }
 
 impl Database {
@@ -298,21 +300,47 @@ impl Database {
         Self::create(shared().await, "template0").await
     }
 
+    /// Makes a database with the current schema on a server of the test's own.
+    pub async fn migrated_on(admin_url: &str) -> Self {
+        let template = ensure_template(admin_url).await;
+        Self::create_on(admin_url, &template).await
+    }
+
     async fn create(shared: &Shared, template: &str) -> Self {
+        Self::create_on(&shared.admin_url, template).await
+    }
+
+    async fn create_on(admin_url: &str, template: &str) -> Self {
         static MADE: AtomicU32 = AtomicU32::new(0);
         let (process, made) = (std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
         let name = format!("taskcast_test_{process}_{made}");
-        let mut admin = connect(&shared.admin_url).await;
+        let mut admin = connect(admin_url).await;
         // Left over from a run that was killed, under the same process id.
         execute(&mut admin, format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await;
         execute(&mut admin, format!("CREATE DATABASE {name} TEMPLATE {template}")).await;
         admin.close().await.ok();
-        Self(Arc::new(Owned { admin_url: shared.admin_url.clone(), name }))
+        let admin_url = admin_url.to_owned();
+        Self(Arc::new(Owned { admin_url, name, pooler: OnceCell::new() }))
     }
 
     /// Returns the URL of the database, as a superuser.
     pub fn url(&self) -> String {
         with_database(&self.0.admin_url, &self.0.name)
+    }
+
+    /// Returns the environment that leads a server to the database.
+    pub async fn server_environment(&self) -> Vec<(&'static str, String)> {
+        let (url, direct_url) = ("TASKCAST_POSTGRES_URL", "TASKCAST_POSTGRES_DIRECT_URL");
+        let Some(pooling) = Pooling::wanted() else { return vec![(url, self.url())] };
+        let pooler = self.0.pooler.get_or_init(|| async { Pooler::start(&self.url()).await }).await;
+        match pooling {
+            Pooling::Beside => vec![(url, pooler.url()), (direct_url, self.url())],
+            Pooling::Between => vec![
+                (url, pooler.url()),
+                (direct_url, pooler.other_url()),
+                ("TASKCAST_POSTGRES__LISTEN", "false".to_owned()),
+            ],
+        }
     }
 
     /// Returns the name of the database.
@@ -369,6 +397,7 @@ impl Database {
 impl Drop for Owned {
     fn drop(&mut self) {
         let (url, name) = (self.admin_url.clone(), self.name.clone());
+        drop(self.pooler.take());
         // A test's runtime may be gone or busy by now, so the farewell has its own.
         let farewell = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -39,7 +39,7 @@ impl Server {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         if let Backend::Postgres(database) = backend {
-            command.env("TASKCAST_POSTGRES_URL", database.url());
+            command.envs(database.server_environment().await);
         }
         command.envs(environment.iter().copied());
         let mut child = command.spawn().expect("the program should start");
@@ -81,6 +81,21 @@ impl Server {
     /// Kills the server as a crash would.
     pub fn kill(&self) {
         self.signal(Signal::KILL);
+    }
+
+    /// Halts the server where it stands, connections and all.
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets a halted server go on as if no time had passed.
+    pub fn unpause(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// Tells whether the process is there.
+    pub fn is_alive(&self) -> bool {
+        matches!(self.0.child.lock().unwrap().try_wait(), Ok(None))
     }
 
     fn signal(&self, signal: Signal) {

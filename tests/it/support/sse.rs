@@ -82,15 +82,17 @@ impl Stream {
     /// was cut.
     pub async fn next(&mut self) -> Option<Frame> {
         // Comments that keep the stream alive do not count as going on.
-        within("the stream goes on", async {
-            loop {
-                let block = self.block().await?;
-                if let Some(frame) = self.take_in(&block) {
-                    return Some(frame);
-                }
+        within("the stream goes on", self.next_however_late()).await
+    }
+
+    /// Returns the next frame with data, waiting for it for ever.
+    pub async fn next_however_late(&mut self) -> Option<Frame> {
+        loop {
+            let block = self.block().await?;
+            if let Some(frame) = self.take_in(&block) {
+                return Some(frame);
             }
-        })
-        .await
+        }
     }
 
     /// Waits until a comment came that `wanted` accepts.

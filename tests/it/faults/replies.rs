@@ -1,19 +1,12 @@
-//! What breaks between the server and its database, and what must not.
+//! One reply lost at a time, between the server and its database.
 
 use serde_json::{Value, json};
 
+use super::net::through;
 use crate::support::client::column;
 use crate::support::postgres::Database;
 use crate::support::proxy::ReplyThief;
 use crate::support::{Backend, until};
-
-/// Puts the proxy's port in the place of the database's own.
-fn through(url: &str, port: u16) -> (String, u16) {
-    let (before, after) = url.rsplit_once('@').expect("a user in the URL");
-    let (host, path) = after.split_once('/').expect("a database in the URL");
-    let target = host.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).unwrap_or(5432);
-    (format!("{before}@127.0.0.1:{port}/{path}"), target)
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_batch_that_is_sent_again_takes_effect_once() {
