@@ -59,9 +59,6 @@ cargo test --quiet --bench micro >/dev/null
 heading "tests over HTTP, through a transaction pooler"
 TASKCAST_TEST_POOLER=beside cargo nextest run --profile pooler
 
-heading "tests over HTTP, through a transaction pooler and nothing else"
-TASKCAST_TEST_POOLER=between cargo nextest run --profile deaf-pooler
-
 heading "documentation tests"
 cargo test --quiet --doc
 
