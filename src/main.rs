@@ -12,12 +12,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     #[cfg(feature = "failpoints")]
     let _switches = taskcast::failpoints::Switches::from_environment();
-    let outcome = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(anyhow::Error::from)
-        .and_then(|runtime| runtime.block_on(cli::run(cli, Environment::from_process())));
-    match outcome {
+    match cli::run(cli, Environment::from_process()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // With nobody to read it, the exit status still tells.

@@ -13,7 +13,7 @@ use clap::Args;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::{CommonArguments, ListenArguments, listen, load, migrate, print};
+use super::{CommonArguments, ListenArguments, listen, load, migrate, print, runtime};
 use crate::config::{Config, Environment, Purpose, SecretUrl, Source, Storage};
 use crate::local_postgres::{
     self, LocalPostgres, Options, Origin, Stopped, find_binaries, install_command,
@@ -33,9 +33,12 @@ pub(super) struct Arguments {
 }
 
 /// Serves until told to stop, then stops the private database if one was used.
-pub(super) async fn run(arguments: Arguments, environment: Environment) -> anyhow::Result<()> {
-    let mut config =
-        load(Purpose::Dev, arguments.common, Some(arguments.listen), environment.clone())?;
+pub(super) fn run(arguments: Arguments, environment: Environment) -> anyhow::Result<()> {
+    let config = load(Purpose::Dev, arguments.common, Some(arguments.listen), environment.clone())?;
+    runtime::serve_on(&config.clone(), try_out(config, environment))
+}
+
+async fn try_out(mut config: Config, environment: Environment) -> anyhow::Result<()> {
     let stop = listen::stop_on_signal()?;
     // The socket comes first: a taken port is the likely mistake, and cheap to
     // find before a database is started.

@@ -10,6 +10,7 @@ mod config;
 mod dev;
 mod listen;
 mod migrate;
+mod runtime;
 mod serve;
 mod token;
 
@@ -112,15 +113,15 @@ impl ValueEnum for LogLevel {
 /// # Errors
 ///
 /// Returns an error that reads as one sentence.
-pub async fn run(cli: Cli, environment: Environment) -> anyhow::Result<()> {
+pub fn run(cli: Cli, environment: Environment) -> anyhow::Result<()> {
     match cli.command {
-        Some(Command::Migrate(arguments)) => migrate::run(arguments, environment).await,
-        Some(Command::Dev(arguments)) => dev::run(arguments, environment).await,
+        Some(Command::Migrate(arguments)) => runtime::run(migrate::run(arguments, environment)),
+        Some(Command::Dev(arguments)) => dev::run(arguments, environment),
         Some(Command::Config(arguments)) => config::run(arguments, environment),
         Some(Command::Token(arguments)) => token::run(arguments, environment),
-        Some(Command::Bench(arguments)) => bench::run(arguments, environment).await,
-        Some(Command::Serve(arguments)) => serve::run(arguments, environment).await,
-        None => serve::run(cli.serve, environment).await,
+        Some(Command::Bench(arguments)) => runtime::run(bench::run(arguments, environment)),
+        Some(Command::Serve(arguments)) => serve::run(arguments, environment),
+        None => serve::run(cli.serve, environment),
     }
 }
 

@@ -2,8 +2,8 @@
 
 use clap::Args;
 
-use super::{CommonArguments, ListenArguments, listen, load, migrate};
-use crate::config::{Environment, Purpose};
+use super::{CommonArguments, ListenArguments, listen, load, migrate, runtime};
+use crate::config::{Config, Environment, Purpose};
 use crate::server;
 
 /// Options of `taskcast serve`.
@@ -19,9 +19,13 @@ pub(super) struct Arguments {
 }
 
 /// Serves until told to stop.
-pub(super) async fn run(arguments: Arguments, environment: Environment) -> anyhow::Result<()> {
+pub(super) fn run(arguments: Arguments, environment: Environment) -> anyhow::Result<()> {
     let config = load(Purpose::Serve, arguments.common, Some(arguments.listen), environment)?;
-    if arguments.migrate {
+    runtime::serve_on(&config.clone(), serve(config, arguments.migrate))
+}
+
+async fn serve(config: Config, migrate: bool) -> anyhow::Result<()> {
+    if migrate {
         // Memory has nothing to migrate, and the flag is often part of an image
         // that is run either way.
         if let Some(url) = config.storage.direct_url() {

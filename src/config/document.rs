@@ -4,6 +4,8 @@
 //! By the time values get here they were checked against the table of keys, so
 //! the sections are plain.
 
+use std::num::NonZero;
+
 use figment::value::Value;
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +33,7 @@ pub(super) struct Document {
     pub(super) port: u16,
     pub(super) host: Option<String>,
     pub(super) log_level: LogLevel,
+    pub(super) worker_threads: Option<NonZero<usize>>,
     pub(super) auth: AuthSection,
     pub(super) adapters: AdaptersSection,
     pub(super) cors: CorsSection,
@@ -50,6 +53,7 @@ impl Default for Document {
             port: DEFAULT_PORT,
             host: None,
             log_level: LogLevel::default(),
+            worker_threads: None,
             auth: AuthSection::default(),
             adapters: AdaptersSection::default(),
             cors: CorsSection::default(),

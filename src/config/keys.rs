@@ -106,6 +106,7 @@ pub(super) static KEYS: &[Key] = &[
     key("port", Number(0, 65535), "TCP port to listen on; 0 lets the system choose."),
     key("host", Text, "Address or name to listen on. Without it `0.0.0.0`, and `127.0.0.1` for `dev`."),
     key("logLevel", Name(LOG_LEVELS), "Least important log lines to write."),
+    key("workerThreads", Number(1, 1024), "Threads that serve. Without it one for each processor, or half as many when the database is on the same machine."),
     // auth
     key("auth.mode", Name(MODES), "Who may do what: everybody everything, bearers of a signed token what it says, or what another service answers.")
         .or(&["TASKCAST_AUTH_MODE"]),

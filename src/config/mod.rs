@@ -40,6 +40,7 @@ mod webhook;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::num::NonZero;
 use std::path::PathBuf;
 
 use figment::Figment;
@@ -155,6 +156,8 @@ pub struct Config {
     pub host: String,
     /// Least important log lines to write.
     pub log_level: LogLevel,
+    /// Threads that serve; without it as many as suit the machine.
+    pub worker_threads: Option<NonZero<usize>>,
     /// Who may do what.
     pub auth: AuthSettings,
     /// Where tasks and events live.
@@ -237,6 +240,7 @@ impl Config {
             auth,
             storage: resolved.storage,
             log_level: document.log_level,
+            worker_threads: document.worker_threads,
             cors: document.cors.settings(),
             limits: document.limits,
             metrics: document.metrics.settings(),

@@ -161,6 +161,11 @@ impl Event {
         matches!(self.folding_series(), Some((_, SeriesMode::Accumulate)))
     }
 
+    /// Tells whether a later event of its series replaces it for late readers.
+    pub fn is_replaceable(&self) -> bool {
+        matches!(self.folding_series(), Some((_, SeriesMode::Latest)))
+    }
+
     /// Returns roughly how many bytes the event takes up.
     pub fn size_bytes(&self) -> usize {
         128 + self.draft.data.as_str().len() + self.draft.event_type.len()

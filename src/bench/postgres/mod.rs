@@ -29,7 +29,7 @@ use self::single::{Single, Statement};
 use crate::store::postgres::ConnectError;
 use crate::store::postgres::migrate::MigrateError;
 
-/// Connections that append batches: as many as an instance has lanes by default.
+/// Connections that append batches: with two, one executes while the other flushes.
 const LANES: u32 = 2;
 
 /// Unit of what keeps events.

@@ -29,6 +29,7 @@ mod tasks;
 mod write;
 
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
+use std::net::IpAddr;
 use std::num::NonZero;
 use std::str::FromStr as _;
 use std::sync::Arc;
@@ -74,6 +75,15 @@ const MOST_DEFAULT_LANES: usize = 4;
 pub fn default_lanes() -> usize {
     let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
     (processors / 2).clamp(1, MOST_DEFAULT_LANES)
+}
+
+/// Tells whether a database is on this machine, as far as its URL shows.
+pub fn is_on_this_machine(url: &str) -> bool {
+    PgConnectOptions::from_str(url).is_ok_and(|options| {
+        let host = options.get_host().trim_matches(['[', ']']);
+        let is_loopback = |address: IpAddr| address.is_loopback();
+        options.get_socket().is_some() || host == "localhost" || host.parse().is_ok_and(is_loopback)
+    })
 }
 
 /// How to use a database.

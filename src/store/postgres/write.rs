@@ -122,6 +122,16 @@ struct Columns<'a> {
     entries: Entries<'a>,
     series: Series<'a>,
     outcomes: Outcomes<'a>,
+    /// Whether the batch begins a series.
+    has_new_series: bool,
+}
+
+/// The statements that carry out a batch, from the one that does least.
+#[derive(Debug, PartialEq, Eq)]
+enum Statement {
+    Deltas,
+    Append,
+    AppendWithDebts,
 }
 
 impl<'a> Columns<'a> {
@@ -173,12 +183,26 @@ impl<'a> Columns<'a> {
             self.keys.first_index.push(to_i64(first_index));
         }
         for write in newest {
+            self.has_new_series |= write.state.first_index >= plan.seen_index;
             self.series.push(task, write);
         }
         if has_outcome {
             self.outcomes.task.push(task);
             self.outcomes.result.push(result);
             self.outcomes.error.push(error);
+        }
+    }
+
+    /// Returns the statement that does all the batch needs, and little more:
+    /// what a statement could do costs also where it has nothing to do.
+    fn statement(&self) -> Statement {
+        let changes_state = self.heads.has_transition.contains(&true);
+        if !self.owes.task.is_empty() || !self.keys.task.is_empty() {
+            Statement::AppendWithDebts
+        } else if changes_state || self.has_new_series || self.entries.is_delta.contains(&false) {
+            Statement::Append
+        } else {
+            Statement::Deltas
         }
     }
 }
@@ -189,6 +213,15 @@ fn error_text(error: &crate::domain::TaskError) -> String {
     text
 }
 
+/// Carries out a statement of the lanes, each of which gives the same rows.
+macro_rules! carry_out {
+    ($connection:expr, $file:literal, $($argument:expr),* $(,)?) => {{
+        let rows = sqlx::query_file!($file, $($argument),*).fetch_all($connection).await?;
+        let moved = rows.iter().filter_map(|row| Some((row.task?, row.at?))).collect();
+        Ok(if rows.is_empty() { Sent::Again } else { Sent::Moved(moved) })
+    }};
+}
+
 /// Sends the plans as one statement; they must be sorted by task number.
 pub(super) async fn send(
     connection: &mut Session,
@@ -196,20 +229,29 @@ pub(super) async fn send(
     plans: &[TaskPlan],
 ) -> Result<Sent, sqlx::Error> {
     let columns = Columns::of(plans);
-    let Columns { heads, entries, series, outcomes, owes, keys } = &columns;
-    /// Sends the statement in a file, with what it takes beside the rest.
-    macro_rules! send {
-        ($file:literal $(, $more:expr)*) => {{
-            let rows = sqlx::query_file!(
-                $file,
+    if columns.statement() == Statement::Deltas {
+        send_deltas(connection, id, &columns).await
+    } else {
+        send_all(connection, id, &columns).await
+    }
+}
+
+/// Sends a batch of nothing but deltas to series that are there.
+async fn send_deltas(
+    connection: &mut Session,
+    id: BatchId,
+    columns: &Columns<'_>,
+) -> Result<Sent, sqlx::Error> {
+    let Columns { heads, entries, series, .. } = columns;
+    carry_out!(
+        connection,
+        "sql/lanes/append_deltas.sql",
         id.lane,
         id.batch,
         &heads.task,
         &heads.seen_index,
         &heads.seen_status,
         &heads.next_index,
-        &heads.status,
-        &heads.has_transition,
         &entries.task,
         &entries.index,
         &entries.level,
@@ -218,29 +260,62 @@ pub(super) async fn send(
         &entries.series as &[Option<&str>],
         &entries.field as &[Option<&str>],
         &entries.data as &[&str],
-        &entries.is_delta,
         &series.task,
         &series.id as &[&str],
-        &series.mode,
-        &series.level,
-        &series.event_type as &[&str],
-        &series.named_field as &[Option<&str>],
         &series.field as &[Option<&str>],
-        &series.first_index,
         &series.last_index,
         &series.text_bytes,
-        &outcomes.task,
-        &outcomes.result as &[Option<&str>],
-        &outcomes.error as &[Option<String>],
+    )
+}
+
+/// Sends a batch of whatever it is.
+async fn send_all(
+    connection: &mut Session,
+    id: BatchId,
+    columns: &Columns<'_>,
+) -> Result<Sent, sqlx::Error> {
+    let Columns { heads, entries, series, outcomes, owes, keys, .. } = columns;
+    /// Sends the statement in a file, with what it takes beside the rest.
+    macro_rules! send {
+        ($file:literal $(, $more:expr)*) => {
+            carry_out!(
+                connection,
+                $file,
+                id.lane,
+                id.batch,
+                &heads.task,
+                &heads.seen_index,
+                &heads.seen_status,
+                &heads.next_index,
+                &heads.status,
+                &heads.has_transition,
+                &entries.task,
+                &entries.index,
+                &entries.level,
+                &entries.mode as &[Option<i16>],
+                &entries.event_type as &[&str],
+                &entries.series as &[Option<&str>],
+                &entries.field as &[Option<&str>],
+                &entries.data as &[&str],
+                &entries.is_delta,
+                &series.task,
+                &series.id as &[&str],
+                &series.mode,
+                &series.level,
+                &series.event_type as &[&str],
+                &series.named_field as &[Option<&str>],
+                &series.field as &[Option<&str>],
+                &series.first_index,
+                &series.last_index,
+                &series.text_bytes,
+                &outcomes.task,
+                &outcomes.result as &[Option<&str>],
+                &outcomes.error as &[Option<String>],
                 $($more),*
             )
-            .fetch_all(connection)
-            .await?;
-            let moved = rows.iter().filter_map(|row| Some((row.task?, row.at?))).collect();
-            Ok(if rows.is_empty() { Sent::Again } else { Sent::Moved(moved) })
-        }};
+        };
     }
-    if owes.task.is_empty() && keys.task.is_empty() {
+    if columns.statement() == Statement::Append {
         return send!("sql/lanes/append.sql");
     }
     send!(

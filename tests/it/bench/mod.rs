@@ -108,7 +108,10 @@ async fn a_paced_run_goes_from_one_instance_to_another() {
     assert_eq!(report["acknowledged"], report["delivered"]);
     // Never faster than asked for; a tenth of a second's worth may fall behind the end.
     assert!((1..=120).contains(&count(&report, "acknowledged")), "{report}");
-    assert_eq!(count(&report["latency"]["delivery"], "count"), count(&report, "delivered"));
+    // What a producer sends when the time is just up is delivered, but not timed.
+    let delivered = count(&report, "delivered");
+    let timed = count(&report["latency"]["delivery"], "count");
+    assert!((delivered.saturating_sub(4)..=delivered).contains(&timed), "{report}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
