@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use serde_json::Value;
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 use taskcast::local_postgres::{
     Durability, LocalPostgres, Options, find_binaries, install_command,
 };
@@ -30,8 +31,16 @@ const PAUSE: Duration = Duration::from_millis(20);
 const RAW_SECONDS: &str = "3";
 
 /// How Postgres is set up, beside its defaults; it flushes as it should.
-pub(crate) const SETTINGS: [(&str, &str); 3] =
-    [("shared_buffers", "512MB"), ("max_wal_size", "4GB"), ("max_connections", "300")];
+pub(crate) const SETTINGS: [(&str, &str); 4] = [
+    ("shared_buffers", "512MB"),
+    ("max_wal_size", "4GB"),
+    // Log files are used again, as in a database that is not new.
+    ("min_wal_size", "1GB"),
+    ("max_connections", "300"),
+];
+
+/// Room of the memory store, in bytes: more than a line fills.
+const MEMORY: &str = "8589934592";
 
 /// Where everything happens.
 pub(crate) struct Place {
@@ -74,8 +83,22 @@ impl Place {
         Ok(())
     }
 
+    /// Writes out what is in memory, and drops `database`, so that no line pays
+    /// for what the one before it left to do.
+    async fn clear(&self, database: Option<&str>) -> anyhow::Result<()> {
+        let mut connection = PgConnection::connect(&self.postgres.url("postgres")).await?;
+        if let Some(name) = database {
+            let drop = format!("DROP DATABASE {name} WITH (FORCE)");
+            connection.execute(AssertSqlSafe(drop)).await?;
+        }
+        connection.execute("CHECKPOINT").await?;
+        connection.close().await?;
+        Ok(())
+    }
+
     /// Measures the database by itself.
     pub(crate) async fn measure_postgres(&self) -> anyhow::Result<Value> {
+        self.clear(None).await?;
         let mut command = program("bench postgres --json");
         command
             .args(["--duration", RAW_SECONDS])
@@ -89,9 +112,11 @@ impl Place {
             Storage::Memory => None,
             Storage::Postgres | Storage::PostgresTwice => Some(self.make_database().await?),
         };
-        let server = Server::start(database.as_deref()).await?;
+        let url = database.as_deref().map(|name| self.postgres.url(name));
+        self.clear(None).await?;
+        let server = Server::start(url.as_deref()).await?;
         let second = match line.storage {
-            Storage::PostgresTwice => Some(Server::start(database.as_deref()).await?),
+            Storage::PostgresTwice => Some(Server::start(url.as_deref()).await?),
             Storage::Memory | Storage::Postgres => None,
         };
         let mut report = Value::Null;
@@ -106,23 +131,23 @@ impl Place {
         for server in [Some(server), second].into_iter().flatten() {
             server.stop().await?;
         }
+        self.clear(database.as_deref()).await?;
         Ok(report)
     }
 
-    /// Makes a migrated database; returns its URL.
+    /// Makes a migrated database; returns its name.
     async fn make_database(&self) -> anyhow::Result<String> {
         let name = format!("line_{}", self.databases.fetch_add(1, Ordering::Relaxed));
         self.postgres.ensure_database(&name).await?;
-        let url = self.postgres.url(&name);
         let mut command = program("migrate");
-        command.env("TASKCAST_POSTGRES_URL", &url);
+        command.env("TASKCAST_POSTGRES_URL", self.postgres.url(&name));
         output_of(command).await?;
-        Ok(url)
+        Ok(name)
     }
 }
 
 impl Server {
-    /// Starts one on a database, or in memory, and waits until it is ready.
+    /// Starts one on the database at a URL, or in memory, and waits until it is ready.
     async fn start(database: Option<&str>) -> anyhow::Result<Self> {
         // Free a moment ago; nobody else asks for ports here.
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
@@ -130,9 +155,10 @@ impl Server {
         let mut command = program("serve --host 127.0.0.1 --port");
         // A line for every request is for operators, and costs what it costs.
         command.arg(port.to_string()).env("TASKCAST_LOG_LEVEL", "error");
-        if let Some(database) = database {
-            command.env("TASKCAST_POSTGRES_URL", database);
-        }
+        match database {
+            Some(url) => command.env("TASKCAST_POSTGRES_URL", url),
+            None => command.env("TASKCAST_MEMORY__MAX_BYTES", MEMORY),
+        };
         let child = command.stdout(Stdio::null()).stderr(Stdio::inherit()).spawn()?;
         let mut server = Self { child, url };
         let give_up = Instant::now() + PATIENCE;

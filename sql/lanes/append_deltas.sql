@@ -14,21 +14,6 @@ moved AS (
     WHERE h.task = t.task AND h.next_index = t.seen_index AND h.status = t.seen_status
     RETURNING h.task, t.seen_index, h.next_index, h.last_at AS at
 ),
--- A batch that was sent again after a lost reply finds its receipt here.
-receipt AS (
-    INSERT INTO taskcast.receipt (lane, batch, at, task, from_index, next_index, moved_at)
-    SELECT
-        $1::bigint,
-        $2::bigint,
-        (extract(epoch FROM clock_timestamp()) * 1000)::bigint,
-        coalesce(array_agg(m.task), '{}'),
-        coalesce(array_agg(m.seen_index), '{}'),
-        coalesce(array_agg(m.next_index), '{}'),
-        coalesce(array_agg(m.at), '{}')
-    FROM moved m
-    ON CONFLICT (lane, batch) DO NOTHING
-    RETURNING batch
-),
 deltas AS (
     INSERT INTO taskcast.delta (task, index, at, level, mode, type, series, field, data)
     SELECT e.task, e.index, m.at, e.level, e.mode, e.type, e.series, e.field, e.data
@@ -47,7 +32,17 @@ folded AS (
     JOIN moved m ON m.task = i.task
     WHERE s.task = i.task AND s.id = i.id
 )
--- No row at all: the receipt was there before.
-SELECT r.batch AS "batch!", m.task AS "task?", m.at AS "at?"
-FROM receipt r
-LEFT JOIN moved m ON true
+-- A batch that was sent again after a lost reply finds its receipt here, and
+-- gives no row. What moved is in the receipt, so it is the answer too.
+INSERT INTO taskcast.receipt (lane, batch, at, task, from_index, next_index, moved_at)
+SELECT
+    $1::bigint,
+    $2::bigint,
+    (extract(epoch FROM clock_timestamp()) * 1000)::bigint,
+    coalesce(array_agg(m.task), '{}'),
+    coalesce(array_agg(m.seen_index), '{}'),
+    coalesce(array_agg(m.next_index), '{}'),
+    coalesce(array_agg(m.at), '{}')
+FROM moved m
+ON CONFLICT (lane, batch) DO NOTHING
+RETURNING task, moved_at

@@ -150,8 +150,8 @@ fn webhooks(settings: &config::WebhookSettings) -> WebhookOptions {
 
 fn storage_options(config: &Config) -> StorageOptions {
     match &config.storage {
-        config::Storage::Memory => StorageOptions::Memory { max_bytes: config.memory.max_bytes },
-        config::Storage::Postgres { url, direct_url } => {
+        Storage::Memory => StorageOptions::Memory { max_bytes: config.memory.max_bytes },
+        Storage::Postgres { url, direct_url } => {
             let settings = &config.postgres;
             StorageOptions::Postgres(PostgresOptions {
                 url: url.expose().to_owned(),

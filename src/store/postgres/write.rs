@@ -213,15 +213,6 @@ fn error_text(error: &crate::domain::TaskError) -> String {
     text
 }
 
-/// Carries out a statement of the lanes, each of which gives the same rows.
-macro_rules! carry_out {
-    ($connection:expr, $file:literal, $($argument:expr),* $(,)?) => {{
-        let rows = sqlx::query_file!($file, $($argument),*).fetch_all($connection).await?;
-        let moved = rows.iter().filter_map(|row| Some((row.task?, row.at?))).collect();
-        Ok(if rows.is_empty() { Sent::Again } else { Sent::Moved(moved) })
-    }};
-}
-
 /// Sends the plans as one statement; they must be sorted by task number.
 pub(super) async fn send(
     connection: &mut Session,
@@ -243,8 +234,7 @@ async fn send_deltas(
     columns: &Columns<'_>,
 ) -> Result<Sent, sqlx::Error> {
     let Columns { heads, entries, series, .. } = columns;
-    carry_out!(
-        connection,
+    let receipt = sqlx::query_file!(
         "sql/lanes/append_deltas.sql",
         id.lane,
         id.batch,
@@ -266,6 +256,11 @@ async fn send_deltas(
         &series.last_index,
         &series.text_bytes,
     )
+    .fetch_optional(connection)
+    .await?;
+    Ok(receipt.map_or(Sent::Again, |receipt| {
+        Sent::Moved(receipt.task.into_iter().zip(receipt.moved_at).collect())
+    }))
 }
 
 /// Sends a batch of whatever it is.
@@ -277,9 +272,8 @@ async fn send_all(
     let Columns { heads, entries, series, outcomes, owes, keys, .. } = columns;
     /// Sends the statement in a file, with what it takes beside the rest.
     macro_rules! send {
-        ($file:literal $(, $more:expr)*) => {
-            carry_out!(
-                connection,
+        ($file:literal $(, $more:expr)*) => {{
+            let rows = sqlx::query_file!(
                 $file,
                 id.lane,
                 id.batch,
@@ -313,7 +307,11 @@ async fn send_all(
                 &outcomes.error as &[Option<String>],
                 $($more),*
             )
-        };
+            .fetch_all(connection)
+            .await?;
+            let moved = rows.iter().filter_map(|row| Some((row.task?, row.at?))).collect();
+            Ok(if rows.is_empty() { Sent::Again } else { Sent::Moved(moved) })
+        }};
     }
     if columns.statement() == Statement::Append {
         return send!("sql/lanes/append.sql");
