@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 use sqlx::postgres::PgConnectOptions;
 use tokio::time::timeout_at;
 
+use super::crowd::Crowd;
 use super::error::{Failure, classify, to_store_error};
 use super::known::Known;
 use super::parked::Parked;
@@ -60,6 +61,7 @@ pub(super) struct Lane {
     id: Option<BatchId>,
     known: Known,
     parked: Parked,
+    crowd: Crowd,
 }
 
 impl Lane {
@@ -80,14 +82,16 @@ impl Lane {
             id: None,
             known: Known::default(),
             parked: Parked::default(),
+            crowd: Crowd::default(),
         }
     }
 
     /// Serves batches until the queue is closed.
     pub(super) async fn run(mut self) {
+        let mut answered = 0;
         loop {
             let jobs = match self.parked.next_try() {
-                None => self.queue.take().await,
+                None => self.take_together(answered).await,
                 Some(due) => tokio::select! {
                     jobs = self.queue.take() => jobs,
                     () = tokio::time::sleep_until(due.into()) => {
@@ -99,9 +103,20 @@ impl Lane {
             if jobs.is_empty() {
                 break;
             }
+            answered = jobs.len();
             self.serve(jobs).await;
         }
         self.fail_parked();
+    }
+
+    /// Takes the next batch, once those are there who came back together the
+    /// last times.
+    async fn take_together(&mut self, answered: usize) -> Vec<Job> {
+        if let Some(count) = self.crowd.expected(answered, self.queue.len()) {
+            let came = self.queue.gather(count).await;
+            self.crowd.note(came);
+        }
+        self.queue.take().await
     }
 
     async fn serve(&mut self, jobs: Vec<Job>) {

@@ -9,6 +9,7 @@ mod births;
 mod bus;
 mod cleanup;
 mod codes;
+mod crowd;
 mod deliveries;
 mod error;
 mod events;

@@ -2,10 +2,11 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
+use tokio::time::sleep;
 
 use super::births::Birth;
 use crate::domain::{Append, Change};
@@ -13,6 +14,9 @@ use crate::store::{Appended, StoreError, TaskRef};
 
 /// Most jobs of one batch.
 const BATCH_JOBS: usize = 1024;
+
+/// How long jobs are kept waiting for others that are expected.
+const MOMENT: Duration = Duration::from_millis(1);
 
 /// Bytes after which a batch takes no further job.
 const BATCH_BYTES: usize = 2 << 20;
@@ -73,6 +77,8 @@ struct Waiting {
     bytes: usize,
     closed: bool,
     in_flight: bool,
+    /// From how many jobs on the lane wants to hear of them.
+    wanted: usize,
 }
 
 /// The jobs of one lane.
@@ -104,8 +110,11 @@ impl LaneQueue {
         }
         waiting.bytes += job.bytes;
         waiting.jobs.push_back(job);
+        let is_enough = waiting.jobs.len() >= waiting.wanted;
         drop(waiting);
-        self.arrived.notify_one();
+        if is_enough {
+            self.arrived.notify_one();
+        }
         Ok(())
     }
 
@@ -114,19 +123,53 @@ impl LaneQueue {
         self.waiting.lock().bytes
     }
 
+    /// Returns how many jobs wait.
+    pub(super) fn len(&self) -> usize {
+        self.waiting.lock().jobs.len()
+    }
+
     /// Takes what has queued up, waiting for the first job; empty at the end.
     pub(super) async fn take(&self) -> Vec<Job> {
+        self.first().await;
+        let mut waiting = self.waiting.lock();
+        waiting.in_flight = !waiting.jobs.is_empty();
+        Self::take_batch(&mut waiting)
+    }
+
+    /// Waits until `count` jobs are there, but for a moment only once there is
+    /// one; tells whether they came.
+    pub(super) async fn gather(&self, count: usize) -> bool {
+        self.first().await;
+        let mut moment = std::pin::pin!(sleep(MOMENT));
         loop {
             {
                 let mut waiting = self.waiting.lock();
+                if waiting.jobs.len() >= count || waiting.closed {
+                    return true;
+                }
+                waiting.wanted = count;
+            }
+            tokio::select! {
+                () = self.arrived.notified() => {}
+                () = &mut moment => return self.len() >= count,
+            }
+        }
+    }
+
+    /// Waits until there is a job, or until none will come any more.
+    async fn first(&self) {
+        loop {
+            {
+                let mut waiting = self.waiting.lock();
+                // Whoever waited for more may have been told to stop.
+                waiting.wanted = 1;
                 if !waiting.jobs.is_empty() {
-                    waiting.in_flight = true;
-                    return Self::take_batch(&mut waiting);
+                    return;
                 }
                 waiting.in_flight = false;
                 self.drained.notify_waiters();
                 if waiting.closed {
-                    return Vec::new();
+                    return;
                 }
             }
             self.arrived.notified().await;
@@ -165,8 +208,6 @@ impl LaneQueue {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::domain::{TaskId, TaskNumber};
 
@@ -185,6 +226,32 @@ mod tests {
         assert!(matches!(queue.push(job().0), Err(StoreError::Overloaded)));
         assert_eq!(queue.take().await.len(), 2);
         queue.push(job().0).unwrap();
+    }
+
+    #[tokio::test]
+    async fn those_who_are_expected_are_waited_for_and_others_for_a_moment_only() {
+        let queue = LaneQueue::new(usize::MAX);
+        queue.push(job().0).unwrap();
+        let (came, ()) = tokio::join!(queue.gather(3), async {
+            queue.push(job().0).unwrap();
+            tokio::task::yield_now().await;
+            queue.push(job().0).unwrap();
+        });
+        assert!(came);
+        assert_eq!(queue.take().await.len(), 3);
+        queue.push(job().0).unwrap();
+        assert!(!queue.gather(2).await);
+        assert_eq!(queue.take().await.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_lane_that_waits_for_others_can_be_closed() {
+        let queue = LaneQueue::new(usize::MAX);
+        let lane = async {
+            queue.gather(2).await;
+            assert!(queue.take().await.is_empty());
+        };
+        tokio::join!(lane, queue.close());
     }
 
     #[tokio::test]
