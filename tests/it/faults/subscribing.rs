@@ -70,8 +70,12 @@ async fn subscribe_race(seed: u64) -> Findings {
         })
     });
     let (mut history, mut truth) = (History::default(), Truth::new());
-    for life in join_all(lives).await {
-        let Some(life) = life.unwrap() else { break };
+    // Any of them may have been left out after a stream was not over in time.
+    for mut life in join_all(lives).await.into_iter().filter_map(Result::unwrap) {
+        let task = truth.len();
+        life.publications.iter_mut().for_each(|publication| publication.task = task);
+        life.readers.iter_mut().for_each(|reader| reader.task = task);
+        life.ending.task = task;
         history.publications.extend(life.publications);
         history.endings.push(life.ending);
         history.readers.extend(life.readers);
