@@ -23,10 +23,14 @@ const LANE: &str = "taskcast-lane";
 /// What Postgres is asked for the number of deadlocks it has resolved.
 const DEADLOCKS: &str = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
 
+/// What a write to other tasks may wait: a lane's lock timeout of a second, then
+/// that of the other instance's lane, which holds what it locked before it had
+/// to wait, and a second for a busy machine.
+const OTHERS_WAIT: Duration = Duration::from_secs(3);
+
 /// F11: another session holds the heads of some tasks. Who writes to others
-/// waits for at most two seconds, the lock timeout of a lane included; who
-/// writes to those is answered when they are let go, or told that nothing was
-/// done.
+/// waits once for each lane that comes upon them; who writes to those is
+/// answered when they are let go, or told that nothing was done.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f11_who_holds_a_task_holds_up_no_other() {
     each_seed("F11", async |seed| {
@@ -66,7 +70,7 @@ async fn f11_who_holds_a_task_holds_up_no_other() {
         waits.sort_unstable();
         assert!(waits.len() > 100, "too few to say anything: {}; {verdict}", waits.len());
         let most = waits[waits.len() * 99 / 100];
-        assert!(most <= Duration::from_secs(2), "99 in 100 took up to {most:?}; {verdict}");
+        assert!(most <= OTHERS_WAIT, "99 in 100 took up to {most:?}; {verdict}");
         for one in verdict.history.publications.iter().filter(|one| held.contains(&one.task)) {
             let is_told = match &one.outcome {
                 Outcome::Acknowledged => true,
