@@ -6,7 +6,8 @@
 #   --quick       every line once instead of three times
 #   --markdown    print the tables as they stand in docs/performance.md
 #   --only NAMES  only these lines, with commas; --only help lists them
-#   --full        also whether appends and joins cost the same at event 1,000,000 as at event 10 (ten minutes more)
+#   --full        also whether appends and joins cost the same at event 1,000,000 as at event 10, whether an old
+#                 snapshot slows appends down, and two instances on the same tasks (fifteen minutes more)
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 cd "$ROOT"
@@ -16,7 +17,7 @@ arguments=()
 for argument in "$@"; do
   case "$argument" in
     --full) full=yes ;;
-    -h | --help) sed -n '2,9s/^# \{0,1\}//p' "$0" && exit 0 ;;
+    -h | --help) sed -n '2,10s/^# \{0,1\}//p' "$0" && exit 0 ;;
     *) arguments+=("$argument") ;;
   esac
 done
@@ -31,5 +32,9 @@ cargo bench --quiet --bench table -- ${arguments[@]+"${arguments[@]}"} || status
 if [ "$full" = yes ]; then
   heading "event 1,000,000 costs what event 10 did"
   cargo bench --quiet --bench age || status=$?
+  heading "an old snapshot does not slow appends down"
+  cargo bench --quiet --bench snapshot || status=$?
+  heading "two instances on the same tasks"
+  cargo bench --quiet --bench contention || status=$?
 fi
 exit "$((status == 0 ? 0 : 1))"

@@ -14,7 +14,10 @@
 //! | --- | --- |
 //! | `reply-before-commit` | Callers are answered before their batch is sent. |
 //! | `show-before-commit` | Readers get events before their batch is sent. |
-//! | `unsorted-locks` | Heads are locked in random order. |
+//! | `unsorted-inserts` | The logs of a batch are written to in random order. |
+//! | `remove-at-once` | Superseded events are removed without waiting for statements under way. |
+//! | `receipt-after-log` | A batch that is sent again meets its own events before its receipt. |
+//! | `stale-series` | After a conflict the position of a series is kept. |
 //! | `no-re-read` | Neither a lost listener nor the poll makes anybody look again. |
 //! | `read-before-register` | A reader's topic is registered after its head was read. |
 

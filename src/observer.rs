@@ -120,7 +120,8 @@ impl Observer {
     fn batch_committed(&self, batch: &BatchReport) {
         let kind = match batch.kind {
             store::BatchKind::Append => BatchKind::Append,
-            store::BatchKind::Locked => BatchKind::Locked,
+            store::BatchKind::Claim => BatchKind::Claim,
+            store::BatchKind::Reserve => BatchKind::Reserve,
             store::BatchKind::Create => BatchKind::Create,
             store::BatchKind::Delete => BatchKind::Delete,
         };
@@ -190,6 +191,9 @@ impl CommitListener for Observer {
             Report::Committed(batch) => self.batch_committed(batch),
             Report::Waited(waited) => self.metrics.queue_wait(*waited),
             Report::PoolWait => self.metrics.pool_wait(),
+            Report::OldestSnapshot(oldest) => {
+                self.metrics.oldest_snapshot(oldest.age, oldest.transactions);
+            }
             Report::Failed(part, error) => self.storage_failed(*part, error),
             Report::Evicted(task, events) => {
                 let (task, events) = (Some(task.id.clone()), Some(*events));

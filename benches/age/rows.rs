@@ -36,7 +36,7 @@ const SESSIONS: &str = "
     SELECT count(*) FROM pg_stat_activity
     WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()";
 
-const BLOCKS: &str = "SELECT count(*) FROM taskcast.node WHERE task = $1 AND height = 0";
+const BLOCKS: &str = "SELECT count(*) FROM taskcast.rollup WHERE task = $1 AND height = 0";
 
 /// What was read of a table.
 #[derive(Clone, Copy, Default)]

@@ -49,7 +49,7 @@ fn count_before_the_end_of_a_block(bencher: Bencher<'_, '_>) {
     let mut block = BlockTally::default();
     let kinds = ["llm.delta".into(), "tool.call".into()];
     for index in 0..BLOCK_LEN as usize {
-        block.push(&kinds[index % kinds.len()], Level::Info);
+        block.push(&kinds[index % kinds.len()], Level::Info, false);
     }
     bencher.bench_local(|| black_box(&block).count_before(BLOCK_LEN - 1, black_box(&filter)));
 }

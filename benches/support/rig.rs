@@ -82,6 +82,11 @@ impl Database {
         StorageOptions::Postgres(PostgresOptions::new(&self.url))
     }
 
+    /// Returns the URL of the database.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
     /// Connects to the database past any store.
     pub(crate) async fn connect(&self) -> anyhow::Result<PgConnection> {
         Ok(PgConnection::connect(&self.url).await?)

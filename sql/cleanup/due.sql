@@ -1,6 +1,6 @@
 -- What is due, oldest first.
 SELECT
-    c.task, c.rule, c.next_index AS from_index, h.next_index, h.updated_at, t.id, t.cleanup,
+    c.task, c.rule, c.next_index AS from_index, h.end_index AS "next_index!", h.updated_at, t.id, t.cleanup,
     (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS "now!"
 FROM taskcast.cleanup c
 JOIN taskcast.head h ON h.task = c.task

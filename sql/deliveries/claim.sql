@@ -57,14 +57,13 @@ SELECT
     c.attempts AS "attempts!",
     t.id AS "id!",
     t.webhooks,
-    coalesce(c.level, e.level, x.level) AS level,
-    coalesce(c.mode, e.mode, x.mode) AS mode,
-    coalesce(c.type, e.type, x.type) AS event_type,
-    coalesce(c.series, e.series, x.series) AS series,
-    coalesce(c.field, e.field, x.field) AS field,
-    coalesce(c.data, e.data, x.data) AS data
+    coalesce(c.level, e.level) AS level,
+    coalesce(c.mode, e.mode) AS mode,
+    coalesce(c.type, e.type) AS event_type,
+    coalesce(c.series, e.series) AS series,
+    coalesce(c.field, e.field) AS field,
+    coalesce(c.data, e.data) AS data
 FROM claimed c
 JOIN taskcast.task t ON t.number = c.task
 LEFT JOIN taskcast.event e ON e.task = c.task AND e.index = c.index
-LEFT JOIN taskcast.delta x ON x.task = c.task AND x.index = c.index
 ORDER BY c.task, c.index

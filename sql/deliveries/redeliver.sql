@@ -11,6 +11,5 @@ WHERE d.task = $1
     AND (
         d.data IS NOT NULL
         OR EXISTS (SELECT FROM taskcast.event e WHERE e.task = d.task AND e.index = d.index)
-        OR EXISTS (SELECT FROM taskcast.delta x WHERE x.task = d.task AND x.index = d.index)
     )
 RETURNING d.index, d.hook, d.at, d.state, d.attempts, d.next_at, d.updated_at, d.last_status, d.last_problem

@@ -14,15 +14,14 @@ outcome AS MATERIALIZED (
 kept AS MATERIALIZED (
     SELECT
         o.task, o.index, o.hook,
-        coalesce(e.level, x.level) AS level,
-        coalesce(e.mode, x.mode) AS mode,
-        coalesce(e.type, x.type) AS type,
-        coalesce(e.series, x.series) AS series,
-        coalesce(e.field, x.field) AS field,
-        coalesce(e.data, x.data) AS data
+        e.level,
+        e.mode,
+        e.type,
+        e.series,
+        e.field,
+        e.data
     FROM outcome o
     LEFT JOIN taskcast.event e ON e.task = o.task AND e.index = o.index
-    LEFT JOIN taskcast.delta x ON x.task = o.task AND x.index = o.index
     WHERE o.state = 2
 )
 UPDATE taskcast.delivery d

@@ -1,5 +1,5 @@
 SELECT
-    t.number, t.id, t.type AS task_type, t.tags, t.params, t.metadata, t.result, t.error, t.ttl_seconds, t.created_at,
+    t.number, t.id, t.type AS task_type, t.tags, t.params, t.metadata, h.result, h.error, t.ttl_seconds, t.created_at,
     t.auth_config, t.webhooks, t.cleanup,
     h.status, h.updated_at
 FROM taskcast.task t

@@ -134,10 +134,23 @@ pub struct Sealed {
     pub events: Vec<EventDraft>,
     /// Series that changed, at most one entry for each.
     pub series: Vec<SeriesWrite>,
+    /// Where each delta of an `accumulate` series stands in its text, in order.
+    pub accumulated: Vec<Accumulated>,
     /// State to enter, with what to keep on the task.
     pub transition: Option<Transition>,
     /// Deliveries the events owe, in their order.
     pub owed: Vec<Owed>,
+}
+
+/// Where a delta stands in the text of its series.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Accumulated {
+    /// Position of the event in the request.
+    pub position: usize,
+    /// The text field in force.
+    pub field: Option<Arc<str>>,
+    /// Length of the text up to and including the delta, undecoded, in bytes.
+    pub text_bytes: u64,
 }
 
 /// Why a write was refused.
@@ -210,8 +223,8 @@ pub fn judge(
     if let Some(denied) = decision.filter(|decision| *decision != Decision::Allowed) {
         return Err(Box::new(Refused { refusal: Refusal::Denied(denied), change }));
     }
-    let series = match verdict(state, &change, rules.series_text_limit) {
-        Ok(series) => series,
+    let (series, accumulated) = match verdict(state, &change, rules.series_text_limit) {
+        Ok(folded) => folded,
         Err(refusal) => return Err(Box::new(Refused { refusal, change })),
     };
     let first_index = state.next_index;
@@ -224,7 +237,7 @@ pub fn judge(
     };
     let TaskPolicy { task_type, webhooks, .. } = &*state.policy;
     let owed = owed(task_type.as_deref(), webhooks, &rules.endpoints, &events);
-    let sealed = Sealed { first_index, events, series, transition, owed };
+    let sealed = Sealed { first_index, events, series, accumulated, transition, owed };
     state.next_index += sealed.events.len() as u64;
     for write in &sealed.series {
         state.series.insert(write.id.clone(), write.state.clone());
@@ -236,14 +249,14 @@ fn verdict(
     state: &TaskState,
     change: &Change,
     series_text_limit: u64,
-) -> Result<Vec<SeriesWrite>, Refusal> {
+) -> Result<(Vec<SeriesWrite>, Vec<Accumulated>), Refusal> {
     match change {
         Change::Publish(_) if state.status.is_terminal() => Err(Refusal::Closed(state.status)),
         Change::Publish(events) => judge_series(state, events, series_text_limit),
         Change::Transition(Transition { to, .. }) if !state.status.may_become(*to) => {
             Err(Refusal::IllegalTransition { from: state.status, to: *to })
         }
-        Change::Transition(_) => Ok(Vec::new()),
+        Change::Transition(_) => Ok((Vec::new(), Vec::new())),
     }
 }
 
@@ -251,8 +264,9 @@ fn judge_series(
     state: &TaskState,
     events: &[EventDraft],
     limit_bytes: u64,
-) -> Result<Vec<SeriesWrite>, Refusal> {
+) -> Result<(Vec<SeriesWrite>, Vec<Accumulated>), Refusal> {
     let mut writes: Vec<SeriesWrite> = Vec::new();
+    let mut accumulated = Vec::new();
     for (position, event) in events.iter().enumerate() {
         let Some(tag) = &event.series else { continue };
         let Some(mode) = tag.mode else { continue };
@@ -268,6 +282,10 @@ fn judge_series(
         .map_err(|conflict| Refusal::Series { position, conflict })?;
         if next.text_bytes > limit_bytes {
             return Err(Refusal::SeriesTooLong { position, limit_bytes });
+        }
+        if mode == SeriesMode::Accumulate {
+            let (field, text_bytes) = (next.field.clone(), next.text_bytes);
+            accumulated.push(Accumulated { position, field, text_bytes });
         }
         // A keep-all series is remembered for its mode alone.
         if mode == SeriesMode::KeepAll && !is_new {
@@ -285,7 +303,7 @@ fn judge_series(
             }),
         }
     }
-    Ok(writes)
+    Ok((writes, accumulated))
 }
 
 impl TaskError {

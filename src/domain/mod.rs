@@ -42,7 +42,8 @@ pub use access::{
     Action, Decision, Guard, Principal, Scope, TaskGrant, decide, decide_by_rules, decide_scope,
 };
 pub use append::{
-    Append, AppendRules, Change, Refusal, Refused, Sealed, TaskPolicy, TaskState, Transition, judge,
+    Accumulated, Append, AppendRules, Change, Refusal, Refused, Sealed, TaskPolicy, TaskState,
+    Transition, judge,
 };
 pub use auth_config::{AuthConfig, AuthMatch, AuthRequirement, AuthRule};
 pub use cleanup::{
@@ -60,7 +61,7 @@ pub use json::Json;
 pub use lifecycle::TaskStatus;
 pub use retry::RetryPolicy;
 pub use series::{Contribution, SeriesConflict, SeriesMode, SeriesState, SeriesWrite, fold};
-pub use tally::{BLOCK_LEN, BlockTally, FAN_OUT, Kind, MAX_HEIGHT, Node, Tally, cover};
+pub use tally::{BLOCK_LEN, BlockTally, FAN_OUT, Kind, LogKind, MAX_HEIGHT, Node, Tally, cover};
 pub use target::{AllowedTarget, TARGET_URL_BYTES, TargetError, TargetPolicy, parse_target};
 pub use task::{ListQuery, NewTask, Task, TaskError, TaskPage};
 pub use webhook::{

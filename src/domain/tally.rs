@@ -32,13 +32,23 @@ impl Kind {
     }
 }
 
+/// A kind as roll-ups count it: apart from what a filter sees, whether its
+/// events are deltas that a snapshot stands for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct LogKind {
+    /// Type and level.
+    pub kind: Kind,
+    /// Whether the events are deltas of `accumulate` series.
+    pub is_delta: bool,
+}
+
 /// How many events of each kind a stretch of the log holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Tally(pub Vec<(Kind, u64)>);
+pub struct Tally(pub Vec<(LogKind, u64)>);
 
 impl Tally {
     /// Adds `count` events of `kind`.
-    pub fn add(&mut self, kind: &Kind, count: u64) {
+    pub fn add(&mut self, kind: &LogKind, count: u64) {
         match self.0.iter_mut().find(|(known, _)| known == kind) {
             Some((_, sum)) => *sum += count,
             None => self.0.push((kind.clone(), count)),
@@ -54,7 +64,12 @@ impl Tally {
 
     /// Returns how many of the events pass `filter`.
     pub fn count(&self, filter: &Filter) -> u64 {
-        self.0.iter().filter(|(kind, _)| kind.passes(filter)).map(|(_, count)| count).sum()
+        self.0.iter().filter(|(log, _)| log.kind.passes(filter)).map(|(_, count)| count).sum()
+    }
+
+    /// Tells whether there is an event that is no delta.
+    pub fn has_plain(&self) -> bool {
+        self.0.iter().any(|(log, count)| !log.is_delta && *count > 0)
     }
 }
 
@@ -62,20 +77,22 @@ impl Tally {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BlockTally {
     /// Kinds that occur.
-    pub kinds: Vec<Kind>,
+    pub kinds: Vec<LogKind>,
     /// Which kind, and how many events of it follow each other.
     pub runs: Vec<(u32, u32)>,
 }
 
 impl BlockTally {
     /// Adds the next event's kind.
-    pub fn push(&mut self, event_type: &Arc<str>, level: Level) {
-        let known = self
-            .kinds
-            .iter()
-            .position(|kind| kind.level == level && kind.event_type == *event_type);
+    pub fn push(&mut self, event_type: &Arc<str>, level: Level, is_delta: bool) {
+        let known = self.kinds.iter().position(|log| {
+            log.kind.level == level
+                && log.is_delta == is_delta
+                && log.kind.event_type == *event_type
+        });
         let at = known.unwrap_or_else(|| {
-            self.kinds.push(Kind { event_type: event_type.clone(), level });
+            let kind = Kind { event_type: event_type.clone(), level };
+            self.kinds.push(LogKind { kind, is_delta });
             self.kinds.len() - 1
         }) as u32;
         match self.runs.last_mut() {
@@ -121,8 +138,18 @@ impl BlockTally {
     }
 
     fn passing_runs(&self, filter: &Filter) -> impl Iterator<Item = (bool, u64)> {
-        let passes: Vec<bool> = self.kinds.iter().map(|kind| kind.passes(filter)).collect();
+        let passes: Vec<bool> = self.kinds.iter().map(|log| log.kind.passes(filter)).collect();
         self.runs.iter().map(move |(kind, length)| (passes[*kind as usize], u64::from(*length)))
+    }
+
+    /// Returns the offsets of runs of events that are no deltas.
+    pub fn plain_runs(&self) -> impl Iterator<Item = Range<u64>> {
+        let mut next = 0;
+        self.runs.iter().filter_map(move |(kind, length)| {
+            let run = next..next + u64::from(*length);
+            next = run.end;
+            (!self.kinds[*kind as usize].is_delta).then_some(run)
+        })
     }
 
     /// Sums the block up.
@@ -189,7 +216,7 @@ mod tests {
         let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
         let mut block = BlockTally::default();
         for event_type in [&a, &a, &b, &a, &b, &b] {
-            block.push(event_type, Level::Info);
+            block.push(event_type, Level::Info, false);
         }
         assert_eq!(block.runs, [(0, 2), (1, 1), (0, 1), (1, 2)]);
         let counts: Vec<u64> = (0..=6).map(|at| block.count_before(at, &only("b"))).collect();
@@ -197,6 +224,18 @@ mod tests {
         let offsets: Vec<Option<u64>> = (0..4).map(|n| block.offset_of(n, &only("b"))).collect();
         assert_eq!(offsets, [Some(2), Some(4), Some(5), None]);
         assert_eq!(block.tally().count(&only("a")), 3);
+    }
+
+    #[test]
+    fn a_block_knows_which_of_its_events_are_no_deltas() {
+        let event_type: Arc<str> = "a".into();
+        let mut block = BlockTally::default();
+        for is_delta in [true, false, false, true, true, false] {
+            block.push(&event_type, Level::Info, is_delta);
+        }
+        assert_eq!(block.plain_runs().collect::<Vec<_>>(), [1..3, 5..6]);
+        assert!(block.tally().has_plain());
+        assert_eq!(block.tally().count(&Filter::default()), 6);
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub use fresh::fresh_task_id;
 pub use limits::Limits;
 
 use crate::domain::{
-    Append, AppendRules, Change, DeliveryId, EndpointHook, Event, EventDraft, Guard,
+    Append, AppendRules, Change, Decision, DeliveryId, EndpointHook, Event, EventDraft, Guard,
     IdempotencyKey, ListQuery, NewTask, Refusal, Task, TaskId, TaskPage, Transition,
 };
 use crate::metrics::{AppendKind, AppendOutcome, Metrics};
@@ -147,8 +147,8 @@ impl Engine {
             Appended::Refused(Refusal::SeriesTooLong { position, limit_bytes }) => {
                 Err(PublishError::SeriesTooLong { position, limit_bytes })
             }
-            Appended::Refused(Refusal::IllegalTransition { .. }) => {
-                unreachable!("the domain refuses publishing as closed, never as a transition")
+            Appended::Transitioned(..) | Appended::Refused(Refusal::IllegalTransition { .. }) => {
+                unreachable!("the domain answers publishing as such, never as a transition")
             }
         }
     }
@@ -160,11 +160,11 @@ impl Engine {
         transition: Transition,
         context: WriteContext,
     ) -> Result<Written<Task>, TransitionError> {
-        let to = transition.to;
+        let (to, guard) = (transition.to, context.guard.clone());
         let (result, error) = (transition.result.clone(), transition.error.clone());
-        let written = match self.append(id, Change::Transition(transition), context).await? {
-            Appended::Events(events) => Written::now(events),
-            Appended::Replayed(events) => Written::before(events),
+        let events = match self.append(id, Change::Transition(transition), context).await? {
+            Appended::Transitioned(_, task) => return Ok(Written::now(*task)),
+            Appended::Replayed(events) => events,
             Appended::NoSuchTask => return Err(TransitionError::NoSuchTask),
             Appended::KeyConflict => return Err(TransitionError::KeyConflict),
             Appended::Refused(Refusal::Denied(decision)) => {
@@ -173,22 +173,31 @@ impl Engine {
             Appended::Refused(Refusal::IllegalTransition { from, to }) => {
                 return Err(TransitionError::Illegal { from, to });
             }
-            Appended::Refused(_) => {
-                unreachable!("the domain refuses a transition only as illegal")
+            Appended::Events(_) | Appended::Refused(_) => {
+                unreachable!("the domain answers a transition as one")
             }
         };
-        let mut task = self.store.find(id).await?.ok_or(TransitionError::NoSuchTask)?;
-        // The task may have moved on since; the caller hears of its own step.
-        if let Some(event) = written.outcome.first() {
-            task.status = to;
-            task.updated_at_ms = event.timestamp_ms;
-            task.completed_at_ms = to.is_terminal().then_some(event.timestamp_ms);
-            if !to.is_terminal() {
-                // What it has besides came with a later step.
-                (task.result, task.error) = (result, error);
+        // A repeat answers for the task its first run wrote to, which may be gone,
+        // and another may have its id.
+        let task = self.store.find(id).await?;
+        let event = events.first().ok_or(TransitionError::NoSuchTask)?;
+        let mut task =
+            task.filter(|task| task.number == event.number).ok_or(TransitionError::NoSuchTask)?;
+        if let Some(guard) = &guard {
+            let decision = guard.decide(task.spec.auth_config.as_ref());
+            if decision != Decision::Allowed {
+                return Err(TransitionError::Denied(decision));
             }
         }
-        Ok(Written { outcome: task, replayed: written.replayed })
+        // It may have moved on since; the caller hears of its own step.
+        task.status = to;
+        task.updated_at_ms = event.timestamp_ms;
+        task.completed_at_ms = to.is_terminal().then_some(event.timestamp_ms);
+        if !to.is_terminal() {
+            // What it has besides came with a later step.
+            (task.result, task.error) = (result, error);
+        }
+        Ok(Written::before(task))
     }
 
     async fn append(
@@ -233,6 +242,7 @@ impl Engine {
 fn counted_as(outcome: &Result<Appended, StoreError>) -> (AppendOutcome, usize) {
     let counted = match outcome {
         Ok(Appended::Events(events)) => return (AppendOutcome::Accepted, events.len()),
+        Ok(Appended::Transitioned(..)) => return (AppendOutcome::Accepted, 1),
         Ok(Appended::Replayed(_)) => AppendOutcome::Replayed,
         Ok(Appended::KeyConflict) => AppendOutcome::KeyConflict,
         Ok(Appended::NoSuchTask) => AppendOutcome::NoSuchTask,

@@ -98,10 +98,12 @@ values! {
 values! {
     /// What a batch of a lane was.
     BatchKind "lane" {
-        /// Appends, judged from memory.
+        /// Appends to tasks that no other instance writes to.
         Append = "append",
-        /// Appends to tasks another instance writes to, judged under their locks.
-        Locked = "locked",
+        /// Appends to contended tasks that claimed the next index of each.
+        Claim = "claim",
+        /// Appends to contended tasks behind a reservation of the next index.
+        Reserve = "reserve",
         /// New tasks.
         Create = "create",
         /// Deletions.

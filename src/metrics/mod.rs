@@ -177,6 +177,12 @@ impl Metrics {
         self.writes.pool_wait();
     }
 
+    /// Sets how old the oldest snapshot in the database is, and how many
+    /// transactions have begun since.
+    pub fn oldest_snapshot(&self, age: Duration, transactions: u64) {
+        self.writes.oldest_snapshot(age, transactions);
+    }
+
     /// Counts a failure of the store.
     pub fn storage_error(&self, part: StoragePart, problem: StorageProblem) {
         self.writes.storage_error(part, problem);

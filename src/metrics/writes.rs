@@ -29,6 +29,8 @@ pub(super) struct WriteMetrics {
     queue_bytes: Gauge,
     connections: Gauges<ConnectionState>,
     pool_waits: Counter,
+    snapshot_age: Gauge,
+    snapshot_transactions: Gauge,
     errors: CounterTable<StoragePart, StorageProblem>,
 }
 
@@ -47,6 +49,19 @@ impl WriteMetrics {
             "Bytes of writes waiting for a lane",
             Unit::Bytes,
             queue_bytes.clone(),
+        );
+        let snapshot_age = Gauge::default();
+        registry.register_with_unit(
+            "oldest_snapshot",
+            "Age of the oldest snapshot that a session holds in the database",
+            Unit::Seconds,
+            snapshot_age.clone(),
+        );
+        let snapshot_transactions = Gauge::default();
+        registry.register(
+            "oldest_snapshot_transactions",
+            "Transactions begun since the oldest snapshot, replication slots included",
+            snapshot_transactions.clone(),
         );
         let sizes =
             |registry: &mut Registry, name, help| Histograms::new(registry, name, help, SIZES);
@@ -75,6 +90,8 @@ impl WriteMetrics {
                 "pool_waits",
                 "Reads that found every connection in use and had to wait",
             ),
+            snapshot_age,
+            snapshot_transactions,
             errors: CounterTable::new(registry, "storage_errors", "Failures of the store"),
         }
     }
@@ -116,6 +133,12 @@ impl WriteMetrics {
 
     pub(super) fn pool_wait(&self) {
         self.pool_waits.inc();
+    }
+
+    pub(super) fn oldest_snapshot(&self, age: Duration, transactions: u64) {
+        let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        self.snapshot_age.set(signed(age.as_secs()));
+        self.snapshot_transactions.set(signed(transactions));
     }
 
     pub(super) fn storage_error(&self, part: StoragePart, problem: StorageProblem) {

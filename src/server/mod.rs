@@ -154,13 +154,13 @@ fn storage_options(config: &Config) -> StorageOptions {
         Storage::Postgres { url, direct_url } => {
             let settings = &config.postgres;
             StorageOptions::Postgres(PostgresOptions {
-                url: url.expose().to_owned(),
                 direct_url: direct_url.as_ref().map(|url| url.expose().to_owned()),
                 lanes: settings.lanes.unwrap_or_else(default_lanes),
                 read_connections: u32::try_from(settings.read_connections).unwrap_or(u32::MAX),
                 lane_bytes: settings.lane_bytes,
                 write_timeout: milliseconds(settings.write_timeout_ms),
                 listen: settings.listen,
+                ..PostgresOptions::new(url.expose())
             })
         }
     }

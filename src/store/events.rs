@@ -68,8 +68,10 @@ impl Head {
 /// What an append came to.
 #[derive(Debug, Clone)]
 pub enum Appended {
-    /// It is durable; these are the events.
+    /// It is durable; these are the events that were published.
     Events(Vec<Arc<Event>>),
+    /// It is durable; the status event, and the task as that step left it.
+    Transitioned(Arc<Event>, Box<Task>),
     /// A request with the same key and body was carried out before; these are
     /// its events.
     Replayed(Vec<Arc<Event>>),
@@ -79,6 +81,23 @@ pub enum Appended {
     NoSuchTask,
     /// It was refused and left no trace.
     Refused(Refusal),
+}
+
+impl Appended {
+    /// Tells whether the write happened now.
+    pub fn is_stored(&self) -> bool {
+        matches!(self, Self::Events(_) | Self::Transitioned(..))
+    }
+
+    /// Returns the events that were stored now; `None` when there were none to
+    /// be stored.
+    pub fn into_stored(self) -> Option<Vec<Arc<Event>>> {
+        match self {
+            Self::Events(events) => Some(events),
+            Self::Transitioned(event, _) => Some(vec![event]),
+            _ => None,
+        }
+    }
 }
 
 /// Which entries of a stretch of the log to read.

@@ -34,7 +34,9 @@ pub use events::{
     SeriesSpan, TaskRef, View,
 };
 pub use open::{OpenError, Opened, StorageOptions, open};
-pub use report::{BatchKind, BatchReport, BusProblem, Probe, Report, StoreGauges, StorePart};
+pub use report::{
+    BatchKind, BatchReport, BusProblem, Probe, Report, SnapshotAge, StoreGauges, StorePart,
+};
 pub use tasks::{Created, Tasks};
 
 use crate::domain::{Event, Task, TaskStatus};

@@ -30,6 +30,8 @@ pub enum Report<'a> {
     WakesReceived(usize),
     /// Wakes could not be sent or heard, in the words of the driver.
     BusFailed(BusProblem, &'a str),
+    /// How old the oldest snapshot is that somebody holds in the database.
+    OldestSnapshot(SnapshotAge),
     /// The store is open; from now on it can be asked how full it is.
     Opened(Probe),
 }
@@ -37,10 +39,12 @@ pub enum Report<'a> {
 /// What a batch was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BatchKind {
-    /// Appends, judged from memory.
+    /// Appends to tasks that no other instance writes to, as far as is known.
     Append,
-    /// Appends, judged under the locks of their tasks.
-    Locked,
+    /// Appends to contended tasks that claimed the next index of each.
+    Claim,
+    /// Appends to contended tasks behind a reservation of the next index.
+    Reserve,
     /// New tasks.
     Create,
     /// Deletions.
@@ -60,6 +64,16 @@ pub struct BatchReport {
     pub tasks: usize,
     /// From sending it to knowing its outcome.
     pub took: Duration,
+}
+
+/// How far back the oldest snapshot in a database reaches. Row versions that
+/// are newer cannot be vacuumed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SnapshotAge {
+    /// Time since its transaction began, as far as it is a session's.
+    pub age: Duration,
+    /// Transactions that have begun since, replication slots included.
+    pub transactions: u64,
 }
 
 /// A part of a store.

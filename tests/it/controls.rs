@@ -7,7 +7,7 @@
 
 use std::panic::catch_unwind;
 
-use crate::faults::{break_servers, crashes, locks, subscribing, wakes};
+use crate::faults::{break_servers, crashes, interleavings, locks, subscribing, unknown, wakes};
 
 /// Plays a scenario with broken servers; returns why it failed.
 fn failure_of(scenario: fn(), switches: &'static str) -> String {
@@ -70,9 +70,37 @@ fn reading_before_registering_is_found_by_readers_that_come_at_any_instant() {
 }
 
 #[test]
-fn locking_in_any_order_is_found_by_a_storm_of_writers() {
+fn inserting_in_any_order_is_found_by_a_storm_of_writers() {
     let failure =
-        failure_of(locks::f12_a_storm_of_writers_never_locks_itself_up, "unsorted-locks=return");
+        failure_of(locks::f12_a_storm_of_writers_never_locks_itself_up, "unsorted-inserts=return");
     assert!(count(&failure, "deadlocks") > 0, "{failure}");
     assert_eq!(count(&failure, "lost"), 0, "{failure}");
+}
+
+#[test]
+fn a_receipt_behind_the_log_is_found_by_losing_replies() {
+    let failure = failure_of(
+        unknown::f06_a_lost_commit_reply_is_resolved_by_its_receipt,
+        "receipt-after-log=return",
+    );
+    assert!(count(&failure, "doubled") > 0, "{failure}");
+    assert_eq!(count(&failure, "lost"), 0, "{failure}");
+}
+
+#[test]
+fn removing_events_at_once_is_found_by_an_append_that_waits() {
+    let failure = failure_of(
+        interleavings::an_append_that_waits_takes_no_place_of_a_removed_event,
+        "remove-at-once=return",
+    );
+    assert!(failure.contains("was given out twice"), "{failure}");
+}
+
+#[test]
+fn a_position_from_an_outdated_cache_is_found_by_two_writers_of_a_series() {
+    let failure = failure_of(
+        interleavings::the_length_of_a_series_counts_what_every_instance_wrote,
+        "stale-series=return",
+    );
+    assert!(failure.contains("more text than its limit"), "{failure}");
 }

@@ -38,3 +38,4 @@ mod sentry;
 mod store;
 mod support;
 mod webhooks;
+mod write_order;

@@ -19,6 +19,8 @@ pub(super) struct Appender {
     connection: PgConnection,
     lane: i64,
     batch: i64,
+    /// When the server was started, which the statement checks.
+    server: i64,
     /// The tasks, and how many events each has.
     tasks: Vec<(i64, i64)>,
     /// Where among the tasks the next statement begins.
@@ -28,15 +30,19 @@ pub(super) struct Appender {
 }
 
 impl Appender {
-    pub(super) fn new(
-        connection: PgConnection,
+    /// Registers a lane for these tasks.
+    pub(super) async fn register(
+        mut connection: PgConnection,
         tasks: Range<i64>,
         events: u32,
         data: Arc<str>,
-    ) -> Self {
+    ) -> Result<Self, MeasureError> {
         let lane = tasks.start;
+        sqlx::query_file!("sql/write/register.sql", lane).execute(&mut connection).await?;
+        let server = sqlx::query_file!("sql/write/server.sql").fetch_one(&mut connection).await?;
         let tasks = tasks.map(|task| (task, 0)).collect();
-        Self { connection, lane, batch: 0, tasks, turn: 0, events: events.max(1), data }
+        let (server, events) = (server.started_at, events.max(1));
+        Ok(Self { connection, lane, batch: 0, server, tasks, turn: 0, events, data })
     }
 
     /// Chooses the tasks whose turn it is, sorted, and how many events each gets.
@@ -61,9 +67,9 @@ impl Client for Appender {
             columns.push(*task, *next_index, *events, &self.data);
             *next_index += i64::from(*events);
         }
-        let moved = columns.send(&mut self.connection, self.lane, self.batch).await?;
-        if moved != chosen.len() {
-            return Err(MeasureError::Lost { expected: chosen.len(), moved });
+        let id = (self.lane, self.batch, self.server);
+        if !columns.send(&mut self.connection, id).await? {
+            return Err(MeasureError::Lost { expected: chosen.len(), moved: 0 });
         }
         Ok(self.events)
     }
@@ -73,85 +79,69 @@ impl Client for Appender {
 #[derive(Default)]
 struct Columns<'a> {
     task: Vec<i64>,
-    seen_index: Vec<i64>,
-    status: Vec<i16>,
+    from_index: Vec<i64>,
     next_index: Vec<i64>,
-    has_transition: Vec<bool>,
-    entry_task: Vec<i64>,
-    entry_index: Vec<i64>,
+    status: Vec<i16>,
+    event_task: Vec<i64>,
+    event_index: Vec<i64>,
+    floor_at: Vec<i64>,
     level: Vec<i16>,
     mode: Vec<Option<i16>>,
     event_type: Vec<&'a str>,
     no_text: Vec<Option<&'a str>>,
+    no_number: Vec<Option<i64>>,
     data: Vec<&'a str>,
-    is_delta: Vec<bool>,
 }
 
 impl<'a> Columns<'a> {
     fn push(&mut self, task: i64, next_index: i64, events: u32, data: &'a str) {
         let after = next_index + i64::from(events);
         self.task.push(task);
-        self.seen_index.push(next_index);
-        self.status.push(RUNNING);
+        self.from_index.push(next_index);
         self.next_index.push(after);
-        self.has_transition.push(false);
+        self.status.push(RUNNING);
         for index in next_index..after {
-            self.entry_task.push(task);
-            self.entry_index.push(index);
+            self.event_task.push(task);
+            self.event_index.push(index);
+            self.floor_at.push(0);
             self.level.push(INFO);
             self.mode.push(None);
             self.event_type.push("bench.delta");
             self.no_text.push(None);
+            self.no_number.push(None);
             self.data.push(data);
-            self.is_delta.push(false);
         }
     }
 
-    /// Sends the batch; returns how many tasks it moved.
+    /// Sends the batch; tells whether it was written.
     async fn send(
         &self,
         connection: &mut PgConnection,
-        lane: i64,
-        batch: i64,
-    ) -> Result<usize, MeasureError> {
-        let (numbers, codes): (&[i64], &[i16]) = (&[], &[]);
-        let (names, texts): (&[&str], &[Option<&str>]) = (&[], &[]);
-        let rows = sqlx::query_file!(
-            "sql/lanes/append.sql",
+        (lane, batch, server): (i64, i64, i64),
+    ) -> Result<bool, MeasureError> {
+        let row = sqlx::query_file!(
+            "sql/write/append_events.sql",
             lane,
             batch,
+            server,
             &self.task,
-            &self.seen_index,
-            &self.status,
+            &self.from_index,
             &self.next_index,
             &self.status,
-            &self.has_transition,
-            &self.entry_task,
-            &self.entry_index,
+            &self.event_task,
+            &self.event_index,
+            &self.floor_at,
             &self.level,
             &self.mode as &[Option<i16>],
             &self.event_type as &[&str],
             &self.no_text as &[Option<&str>],
             &self.no_text as &[Option<&str>],
+            &self.no_text as &[Option<&str>],
+            &self.no_number as &[Option<i64>],
             &self.data as &[&str],
-            &self.is_delta,
-            // No series, and no task that ends.
-            numbers,
-            names as &[&str],
-            codes,
-            codes,
-            names as &[&str],
-            texts as &[Option<&str>],
-            texts as &[Option<&str>],
-            numbers,
-            numbers,
-            numbers,
-            numbers,
-            texts as &[Option<&str>],
-            texts as &[Option<&str>],
         )
-        .fetch_all(connection)
+        .fetch_one(connection)
         .await?;
-        Ok(rows.iter().filter(|row| row.task.is_some()).count())
+        Ok(row.at.is_some())
     }
 }

@@ -219,7 +219,8 @@ impl<F: FnMut(&Figure) + Send> Bench<'_, F> {
             for lane in 0..i64::from(LANES) {
                 let own = first + lane * each..first + (lane + 1) * each;
                 let connection = self.scratch.connect_lane().await?;
-                connected.push(Appender::new(connection, own, events, self.data.clone()));
+                let data = self.data.clone();
+                connected.push(Appender::register(connection, own, events, data).await?);
             }
             let measured = drive(connected, self.options.time).await?;
             let what = format!("{events} events per statement, {tasks} tasks, {LANES} lanes");

@@ -115,7 +115,8 @@ impl Rig {
             key: None,
         };
         yield_now().await;
-        let Ok(Appended::Events(events)) = self.shelf.memory.append(append).await else {
+        let Ok(Some(events)) = self.shelf.memory.append(append).await.map(Appended::into_stored)
+        else {
             panic!("the write is accepted")
         };
         // It is durable, and everybody may read it before anybody is told.

@@ -107,6 +107,7 @@ impl MemoryStore {
             task_type: record.task.spec.task_type.clone(),
             status: Some(record.task.status),
         };
+        let is_transition = sealed.transition.is_some();
         let ended = sealed.transition.as_ref().is_some_and(|step| step.to.is_terminal());
         let events = record.apply(sealed);
         let size_after = record.size_bytes();
@@ -136,7 +137,12 @@ impl MemoryStore {
             // Under the lock, so that readers hear of commits in their order.
             self.listener.committed(&[commit]);
         }
-        Ok(Appended::Events(events))
+        match events.first() {
+            Some(event) if is_transition => {
+                Ok(Appended::Transitioned(event.clone(), Box::new(task)))
+            }
+            _ => Ok(Appended::Events(events)),
+        }
     }
 }
 

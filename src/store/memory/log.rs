@@ -64,7 +64,8 @@ impl Log {
         if self.kinds.len() <= block {
             self.kinds.push(BlockTally::default());
         }
-        self.kinds[block].push(&event.draft.event_type, event.draft.level);
+        let draft = &event.draft;
+        self.kinds[block].push(&draft.event_type, draft.level, event.is_delta());
         self.bytes += Self::cost_bytes(&event.draft);
         self.events.insert(event.index, event);
     }

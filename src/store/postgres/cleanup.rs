@@ -2,19 +2,21 @@
 //!
 //! A finished task is looked at once for each set of rules; what then holds
 //! for it waits in a table of its own until it is due. Tasks go through the
-//! lanes like every deletion. Events go in bites, after the end of the log was
-//! summed up, so that counts and numbers stay what they were.
+//! lanes like every deletion. Events go in chunks, after the end of the log was
+//! rolled up, so that counts and numbers stay what they were.
+
+use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 
-use super::codes::{of_level, of_mode, to_i64, to_level, to_number, to_status, to_u64};
+use super::columns::{of_level, of_mode, to_i64, to_level, to_number, to_status, to_u64};
+use super::read::like_pattern;
 use super::rows::{from_text, to_task_id};
-use super::tasks::like_pattern;
-use super::{PostgresStore, seal};
+use super::{PostgresStore, rollup};
 use crate::domain::{CleanupRule, CleanupRules, IDEMPOTENCY_LIFE_MS, SeriesMode, TypePattern};
 use crate::store::{Cleaned, Cleanup, StoreError, TaskRef, Tasks as _};
 
-/// Rules looked at in one bite.
+/// Rules looked at at once.
 const DUE_AT_ONCE: i64 = 200;
 
 /// How long a task waits for its webhooks before it is looked at again.
@@ -49,7 +51,7 @@ fn own_rules(text: Option<&String>) -> Result<Vec<CleanupRule>, StoreError> {
 impl Cleanup for PostgresStore {
     async fn lead_cleanup(&self, holder: u64, ttl_ms: u64) -> Result<bool, StoreError> {
         let row = sqlx::query_file!(
-            "sql/cleanup/lead.sql",
+            "sql/cleanup/acquire_lease.sql",
             "cleanup",
             holder.cast_signed(),
             to_i64(ttl_ms)
@@ -65,13 +67,14 @@ impl Cleanup for PostgresStore {
         limit: usize,
     ) -> Result<usize, StoreError> {
         let digest = digest(rules);
-        let unswept = sqlx::query_file!("sql/cleanup/unswept.sql", digest, to_i64(limit as u64))
-            .fetch_all(&self.reads)
-            .await?;
-        let (mut swept, mut tasks, mut keys, mut due) =
+        let unscheduled =
+            sqlx::query_file!("sql/cleanup/unscheduled.sql", digest, to_i64(limit as u64))
+                .fetch_all(&self.reads)
+                .await?;
+        let (mut scheduled, mut tasks, mut keys, mut due) =
             (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        for row in &unswept {
-            swept.push(row.task);
+        for row in &unscheduled {
+            scheduled.push(row.task);
             let own = own_rules(row.cleanup.as_ref())?;
             let (task_type, status) = (row.task_type.as_deref(), to_status(row.status)?);
             for (key, at) in rules.due(&own, task_type, status, to_u64(row.updated_at)) {
@@ -80,12 +83,21 @@ impl Cleanup for PostgresStore {
                 due.push(to_i64(at));
             }
         }
-        if !swept.is_empty() {
-            sqlx::query_file!("sql/cleanup/sweep.sql", digest, &swept, &tasks, &keys, &due)
-                .execute(&self.reads)
-                .await?;
+        if !scheduled.is_empty() {
+            let delay = i64::try_from(self.removal_delay.as_millis()).unwrap_or(i64::MAX);
+            sqlx::query_file!(
+                "sql/cleanup/schedule.sql",
+                digest,
+                &scheduled,
+                &tasks,
+                &keys,
+                &due,
+                delay
+            )
+            .execute(&self.reads)
+            .await?;
         }
-        Ok(swept.len())
+        Ok(scheduled.len())
     }
 
     async fn clean(&self, rules: &CleanupRules, limit: usize) -> Result<Cleaned, StoreError> {
@@ -108,10 +120,10 @@ impl Cleanup for PostgresStore {
                 }
                 Some(_) if left <= 0 => cleaned.more = true,
                 Some(rule) => {
-                    let bite = self.bite(&row, rule, left).await?;
-                    left -= bite.looked_at;
-                    cleaned.events += bite.removed;
-                    cleaned.more |= bite.more;
+                    let chunk = self.clean_chunk(&row, rule, left).await?;
+                    left -= chunk.looked_at;
+                    cleaned.events += chunk.removed;
+                    cleaned.more |= chunk.more;
                 }
             }
         }
@@ -125,15 +137,17 @@ impl Cleanup for PostgresStore {
 
     async fn prune_keys(&self, limit: usize) -> Result<usize, StoreError> {
         let life_ms = to_i64(IDEMPOTENCY_LIFE_MS);
-        let gone = sqlx::query_file!("sql/keys/prune.sql", life_ms, to_i64(limit as u64))
-            .execute(&self.reads)
+        let from = self.pruned.keys.load(Ordering::Relaxed);
+        let gone = sqlx::query_file!("sql/keys/prune.sql", life_ms, to_i64(limit as u64), from)
+            .fetch_one(&self.reads)
             .await?;
-        Ok(usize::try_from(gone.rows_affected()).unwrap_or(usize::MAX))
+        self.pruned.keys.fetch_max(gone.newest.unwrap_or(0), Ordering::Relaxed);
+        Ok(usize::try_from(gone.count).unwrap_or(usize::MAX))
     }
 }
 
-/// What a bite of a log came to.
-struct Bite {
+/// What became of a chunk of a log.
+struct Chunk {
     looked_at: i64,
     removed: u64,
     /// Whether the rule has more to do at once.
@@ -147,10 +161,15 @@ impl PostgresStore {
     }
 
     /// Removes events of one task, of a bounded stretch of its log.
-    async fn bite(&self, row: &DueRow, rule: &CleanupRule, limit: i64) -> Result<Bite, StoreError> {
-        if !seal::seal_finished(&self.reads, row.task, to_u64(row.next_index)).await? {
+    async fn clean_chunk(
+        &self,
+        row: &DueRow,
+        rule: &CleanupRule,
+        limit: i64,
+    ) -> Result<Chunk, StoreError> {
+        if !rollup::roll_up_finished(&self.reads, row.task, to_u64(row.next_index)).await? {
             // Somebody is at it; the rule stays due.
-            return Ok(Bite { looked_at: 1, removed: 0, more: false });
+            return Ok(Chunk { looked_at: 1, removed: 0, more: false });
         }
         let horizon = row.now - to_i64(rule.older_than_ms());
         self.drop_series(row, rule, horizon).await?;
@@ -160,8 +179,8 @@ impl PostgresStore {
             .and_then(|filter| filter.levels.as_ref())
             .map(|levels| levels.iter().map(|level| of_level(*level)).collect());
         let mode = filter.and_then(|filter| filter.series_mode).map(of_mode);
-        let bite = sqlx::query_file!(
-            "sql/cleanup/bite.sql",
+        let chunk = sqlx::query_file!(
+            "sql/cleanup/chunk.sql",
             row.task,
             row.from_index,
             horizon,
@@ -173,18 +192,18 @@ impl PostgresStore {
         .fetch_one(&self.reads)
         .await?;
         let ages_until = row.updated_at + to_i64(rule.older_than_ms());
-        match bite.next_index {
+        match chunk.next_index {
             // Nothing in this stretch was too young: go on behind it.
-            Some(next) if bite.younger_at.is_none() => self.move_on(row, next, row.now).await?,
+            Some(next) if chunk.younger_at.is_none() => self.reschedule(row, next, row.now).await?,
             // What is too young now is looked at again, from the start of this stretch.
-            Some(_) => self.age(row, row.from_index, bite.younger_at, rule).await?,
+            Some(_) => self.age(row, row.from_index, chunk.younger_at, rule).await?,
             None if ages_until > row.now => {
-                self.age(row, row.from_index, bite.younger_at, rule).await?;
+                self.age(row, row.from_index, chunk.younger_at, rule).await?;
             }
             None => self.finish_rule(row).await?,
         }
-        let more = bite.next_index.is_some() && bite.younger_at.is_none();
-        Ok(Bite { looked_at: limit, removed: to_u64(bite.removed), more })
+        let more = chunk.next_index.is_some() && chunk.younger_at.is_none();
+        Ok(Chunk { looked_at: limit, removed: to_u64(chunk.removed), more })
     }
 
     /// Lets a rule rest until more events are old enough.
@@ -198,11 +217,11 @@ impl PostgresStore {
         let age = to_i64(rule.older_than_ms());
         let at_end = row.updated_at + age;
         let next = younger_at.map_or(at_end, |at| at + age).max(row.now + to_i64(AGEING_MS));
-        self.move_on(row, from, next.min(at_end.max(row.now))).await
+        self.reschedule(row, from, next.min(at_end.max(row.now))).await
     }
 
-    async fn move_on(&self, row: &DueRow, from: i64, due_at: i64) -> Result<(), StoreError> {
-        sqlx::query_file!("sql/cleanup/move_on.sql", row.task, row.rule, from, due_at)
+    async fn reschedule(&self, row: &DueRow, from: i64, due_at: i64) -> Result<(), StoreError> {
+        sqlx::query_file!("sql/cleanup/reschedule.sql", row.task, row.rule, from, due_at)
             .execute(&self.reads)
             .await?;
         Ok(())

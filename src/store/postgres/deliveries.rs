@@ -1,11 +1,12 @@
 //! The port of webhook deliveries over SQL.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 
 use super::PostgresStore;
-use super::codes::{of_number, to_i64, to_number, to_u64};
+use super::columns::{of_number, to_i64, to_number, to_u64};
 use super::rows::{EventRow, to_task_id};
 use crate::domain::{DeliveryId, EventId, HookKey, Webhook};
 use crate::store::{
@@ -256,10 +257,14 @@ impl Deliveries for PostgresStore {
             (DeliveryState::Failed, FAILED_LIFE_MS),
         ] {
             let left = to_i64((limit as u64).saturating_sub(gone));
-            gone += sqlx::query_file!("sql/deliveries/prune.sql", of_state(state), life_ms, left)
-                .execute(&self.reads)
-                .await?
-                .rows_affected();
+            let code = of_state(state);
+            let pruned = &self.pruned.deliveries[code.unsigned_abs() as usize];
+            let from = pruned.load(Ordering::Relaxed);
+            let removed = sqlx::query_file!("sql/deliveries/prune.sql", code, life_ms, left, from)
+                .fetch_one(&self.reads)
+                .await?;
+            pruned.fetch_max(removed.newest.unwrap_or(0), Ordering::Relaxed);
+            gone += to_u64(removed.count);
         }
         Ok(usize::try_from(gone).unwrap_or(usize::MAX))
     }

@@ -1,6 +1,21 @@
 //! What an error of the driver means for the statement that met it.
 
+use sqlx::error::{DatabaseError, ErrorKind};
+
 use crate::store::StoreError;
+
+/// A table whose key tells writers apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Table {
+    /// The log: another writer took the index.
+    Log,
+    /// Receipts: the batch was carried out before.
+    Receipt,
+    /// Idempotency keys: the request was carried out before.
+    Idempotency,
+    /// Another one.
+    Other,
+}
 
 /// What is known about a statement that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -8,14 +23,19 @@ pub(super) enum Failure {
     /// It did not happen; the same statement may succeed now.
     Transient,
     /// It did not happen; somebody else holds a row it needs.
-    Held,
+    LockTimeout,
+    /// It did not happen; this table has a row with its key already.
+    Conflict(Table),
     /// It did not happen; one of its rows cannot be stored.
-    OfARow,
+    DataError,
     /// The connection is gone; it may have happened.
-    Lost,
+    ConnectionLost,
     /// It did not happen and would not the next time.
-    Refused,
+    Rejected,
 }
+
+/// Raised by `taskcast.write_conflict()`: a head changed under a transition.
+const WRITE_CONFLICT: &str = "TC001";
 
 /// Says what `error` means.
 pub(super) fn classify(error: &sqlx::Error) -> Failure {
@@ -26,38 +46,63 @@ pub(super) fn classify(error: &sqlx::Error) -> Failure {
             | sqlx::Error::Protocol(_)
             | sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed
-            | sqlx::Error::WorkerCrashed => Failure::Lost,
-            _ => Failure::Refused,
+            | sqlx::Error::WorkerCrashed => Failure::ConnectionLost,
+            _ => Failure::Rejected,
         };
     };
+    if database.kind() == ErrorKind::UniqueViolation {
+        return Failure::Conflict(table_of(&**database));
+    }
     let code = database.code().unwrap_or_default();
     match &*code {
+        WRITE_CONFLICT => Failure::Conflict(Table::Log),
         // Serialization failure, deadlock.
         "40001" | "40P01" => Failure::Transient,
-        // Lock timeout.
-        "55P03" => Failure::Held,
+        // Lock timeout; statement timeout, which waiting for locks comes to.
+        "55P03" | "57014" => Failure::LockTimeout,
         // The database takes no connections at the moment; it ended a session
         // whose transaction was idle.
-        "55000" | "25P03" => Failure::Lost,
+        "55000" | "25P03" => Failure::ConnectionLost,
         _ => match code.get(..2) {
             // Data exceptions, integrity violations.
-            Some("22" | "23") => Failure::OfARow,
+            Some("22" | "23") => Failure::DataError,
             // Connection exceptions, operator intervention (a terminated
             // backend may have committed), insufficient resources; and what a
             // new connection may meet: wrong credentials, no such database.
-            Some("08" | "57" | "53" | "28" | "3D") => Failure::Lost,
-            _ => Failure::Refused,
+            Some("08" | "57" | "53" | "28" | "3D") => Failure::ConnectionLost,
+            _ => Failure::Rejected,
         },
     }
+}
+
+/// Returns the table whose key was violated. By table, since the text of the
+/// message depends on the server's language.
+fn table_of(error: &dyn DatabaseError) -> Table {
+    match error.table() {
+        Some("event") => Table::Log,
+        Some("receipt") => Table::Receipt,
+        Some("idempotency") => Table::Idempotency,
+        _ => Table::Other,
+    }
+}
+
+/// Tells whether `error` is a violated key of `table`.
+pub(super) fn is_conflict(error: &sqlx::Error, table: Table) -> bool {
+    classify(error) == Failure::Conflict(table)
 }
 
 /// Turns an error of a read, or of a write that did not happen, into the port's.
 pub(super) fn to_store_error(error: &sqlx::Error) -> StoreError {
     match classify(error) {
-        Failure::Transient | Failure::Held | Failure::Lost => {
+        Failure::Transient
+        | Failure::LockTimeout
+        | Failure::ConnectionLost
+        | Failure::Conflict(Table::Log | Table::Receipt | Table::Idempotency) => {
             StoreError::Unavailable(error.to_string())
         }
-        Failure::OfARow | Failure::Refused => StoreError::Unexpected(error.to_string()),
+        Failure::Conflict(Table::Other) | Failure::DataError | Failure::Rejected => {
+            StoreError::Unexpected(error.to_string())
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
-use super::codes::{to_head_status, to_level, to_mode, to_number, to_status, to_u64};
+use super::columns::{to_head_status, to_level, to_mode, to_number, to_status, to_u64};
 use crate::domain::{
     Event, EventDraft, Json, NewTask, SeriesState, SeriesTag, Task, TaskError, TaskId, TaskPolicy,
 };
@@ -29,6 +29,53 @@ pub(super) struct TaskRow {
     pub(super) cleanup: Option<String>,
     pub(super) status: i16,
     pub(super) updated_at: i64,
+}
+
+/// What the append statement says: of the batch, and of one task that changed
+/// its state, if there is one.
+#[derive(Debug)]
+pub(super) struct AppendRow {
+    pub(super) is_server: bool,
+    pub(super) is_registered: bool,
+    pub(super) at: Option<i64>,
+    pub(super) number: Option<i64>,
+    pub(super) id: Option<String>,
+    pub(super) task_type: Option<String>,
+    pub(super) tags: Option<Vec<String>>,
+    pub(super) params: Option<String>,
+    pub(super) metadata: Option<String>,
+    pub(super) result: Option<String>,
+    pub(super) error: Option<String>,
+    pub(super) ttl_seconds: Option<i64>,
+    pub(super) created_at: Option<i64>,
+    pub(super) auth_config: Option<String>,
+    pub(super) webhooks: Option<String>,
+    pub(super) cleanup: Option<String>,
+    pub(super) status: Option<i16>,
+    pub(super) updated_at: Option<i64>,
+}
+
+impl AppendRow {
+    /// Returns the task of the row, if it has one.
+    pub(super) fn into_document(self) -> Option<TaskRow> {
+        Some(TaskRow {
+            number: self.number?,
+            id: self.id?,
+            task_type: self.task_type,
+            tags: self.tags,
+            params: self.params,
+            metadata: self.metadata,
+            result: self.result,
+            error: self.error,
+            ttl_seconds: self.ttl_seconds,
+            created_at: self.created_at?,
+            auth_config: self.auth_config,
+            webhooks: self.webhooks,
+            cleanup: self.cleanup,
+            status: self.status?,
+            updated_at: self.updated_at?,
+        })
+    }
 }
 
 pub(super) fn to_task_id(id: &str) -> Result<TaskId, StoreError> {
@@ -134,6 +181,7 @@ pub(super) struct LoadedRow {
     pub(super) webhooks: Option<String>,
     pub(super) status: i16,
     pub(super) next_index: i64,
+    pub(super) last_at: i64,
     pub(super) series_id: Option<String>,
     pub(super) mode: Option<i16>,
     pub(super) level: Option<i16>,

@@ -25,21 +25,22 @@ use sqlx::postgres::{
     PgArguments, PgConnectOptions, PgQueryResult, PgRow, PgStatement, PgTypeInfo,
 };
 use sqlx::{
-    Connection as _, Describe, Either, Error, Execute, Executor, PgConnection, PgPool, Postgres,
-    SqlStr,
+    AssertSqlSafe, Connection as _, Describe, Either, Error, Execute, Executor, PgConnection,
+    PgPool, Postgres, SqlSafeStr, SqlStr,
 };
 
 use tokio::time::timeout;
 
 use super::error::{Failure, classify, to_store_error};
+use super::options::Settings;
 use crate::store::report::Reporter;
 use crate::store::{Report, StorePart};
 
 /// How long a read may take: far longer than any that is bounded needs.
-const READ_PATIENCE: Duration = Duration::from_secs(10);
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a statement of a transaction may take; Postgres ends it before.
-const TRANSACTION_PATIENCE: Duration = Duration::from_secs(35);
+const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(35);
 
 /// How a connection reaches Postgres.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,14 +83,26 @@ where
 }
 
 /// Runs a query in a transaction of its own.
-async fn run_pinned<'q, E>(connection: &mut PgConnection, query: E) -> Result<Vec<Step>, Error>
+async fn run_pinned<'q, E>(
+    connection: &mut PgConnection,
+    settings: Settings,
+    query: E,
+) -> Result<Vec<Step>, Error>
 where
     E: 'q + Execute<'q, Postgres>,
 {
-    let mut transaction = in_time(connection.begin()).await?;
-    let steps = run_unnamed(&mut transaction, query).await?;
-    transaction.commit().await?;
-    Ok(steps)
+    in_time(connection.execute(AssertSqlSafe(settings.begin()))).await?;
+    match run_unnamed(connection, query).await {
+        Ok(steps) => {
+            connection.execute("COMMIT").await?;
+            Ok(steps)
+        }
+        Err(error) => {
+            // A session that cannot even roll back is lost, which is worse news.
+            connection.execute("ROLLBACK").await?;
+            Err(error)
+        }
+    }
 }
 
 /// Bounds the wait for a session: a pooler takes connections also when it has
@@ -108,10 +121,10 @@ fn in_steps<'e>(
 
 /// Waits for an answer only so long.
 async fn within<T>(
-    patience: Duration,
+    timeout_after: Duration,
     answer: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, Error> {
-    timeout(patience, answer).await.unwrap_or_else(|_| Err(silence()))
+    timeout(timeout_after, answer).await.unwrap_or_else(|_| Err(silence()))
 }
 
 /// What a connection that says nothing any more is reported as.
@@ -151,7 +164,10 @@ impl Reads {
 
     /// Tells of failures that are not what a statement was about.
     fn note_failure(&self, error: &Error) {
-        if matches!(classify(error), Failure::Lost | Failure::Refused) {
+        if matches!(
+            classify(error),
+            Failure::ConnectionLost | Failure::LockTimeout | Failure::Rejected
+        ) {
             self.reporter.failed(StorePart::Reader, &to_store_error(error));
         }
     }
@@ -161,7 +177,7 @@ impl Reads {
         self.note_wait();
         let acquired = self.pool.acquire().await.inspect_err(|error| self.note_failure(error));
         let connection = Connection::Lent(acquired?);
-        let mut session = Session::new(connection, self.route, TRANSACTION_PATIENCE);
+        let mut session = Session::new(connection, self.route, Settings::Read, TRANSACTION_TIMEOUT);
         session.begin().await?;
         Ok(session)
     }
@@ -174,10 +190,10 @@ impl Reads {
         let mut lent = Lent { connection: self.pool.acquire().await?, is_free: false };
         let connection = &mut *lent.connection;
         let steps = match self.route {
-            Route::Direct => {
-                within(READ_PATIENCE, connection.fetch_many(query).try_collect()).await
+            Route::Direct => within(READ_TIMEOUT, connection.fetch_many(query).try_collect()).await,
+            Route::Pooled => {
+                within(READ_TIMEOUT, run_pinned(connection, Settings::Read, query)).await
             }
-            Route::Pooled => within(READ_PATIENCE, run_pinned(connection, query)).await,
         };
         lent.is_free = !steps.as_ref().is_err_and(is_silence);
         steps
@@ -263,8 +279,10 @@ impl Connection {
 pub(super) struct Session {
     connection: Connection,
     route: Route,
+    /// What its statements rely on.
+    settings: Settings,
     /// How long each reply may take.
-    patience: Duration,
+    timeout_after: Duration,
     in_transaction: bool,
     /// Whether a reply did not come in time.
     is_silent: bool,
@@ -281,14 +299,21 @@ impl Session {
     pub(super) async fn connect(
         options: &PgConnectOptions,
         route: Route,
-        patience: Duration,
+        settings: Settings,
+        timeout_after: Duration,
     ) -> Result<Self, Error> {
-        let connection = within(patience, PgConnection::connect_with(options)).await?;
-        Ok(Self::new(Connection::Own(connection), route, patience))
+        let connection = within(timeout_after, PgConnection::connect_with(options)).await?;
+        Ok(Self::new(Connection::Own(connection), route, settings, timeout_after))
     }
 
-    fn new(connection: Connection, route: Route, patience: Duration) -> Self {
-        Self { connection, route, patience, in_transaction: false, is_silent: false }
+    fn new(
+        connection: Connection,
+        route: Route,
+        settings: Settings,
+        timeout_after: Duration,
+    ) -> Self {
+        let (in_transaction, is_silent) = (false, false);
+        Self { connection, route, settings, timeout_after, in_transaction, is_silent }
     }
 
     pub(super) async fn begin(&mut self) -> Result<(), Error> {
@@ -296,14 +321,21 @@ impl Session {
         self.in_transaction = true;
         // Postgres does not notice either that its peer vanished or was halted,
         // and would keep the rows for it that the transaction locked.
-        self.execute("BEGIN; SET LOCAL idle_in_transaction_session_timeout = '3s'").await
+        let mut begin = match self.route {
+            Route::Direct => "BEGIN".to_owned(),
+            Route::Pooled => self.settings.begin(),
+        };
+        begin.push_str("; SET LOCAL idle_in_transaction_session_timeout = '3s'");
+        self.execute(AssertSqlSafe(begin)).await
     }
 
     /// Commits; after an error the outcome is open.
     pub(super) async fn commit(&mut self) -> Result<(), Error> {
-        self.execute("COMMIT").await?;
-        self.in_transaction = false;
-        Ok(())
+        let outcome = self.execute("COMMIT").await;
+        if matches!(outcome, Ok(()) | Err(Error::Database(_))) {
+            self.in_transaction = false;
+        }
+        outcome
     }
 
     pub(super) async fn rollback(&mut self) -> Result<(), Error> {
@@ -313,11 +345,12 @@ impl Session {
     }
 
     /// Runs a statement without parameters or rows.
-    async fn execute(&mut self, statement: &'static str) -> Result<(), Error> {
+    async fn execute(&mut self, statement: impl SqlSafeStr + Send) -> Result<(), Error> {
+        let statement = statement.into_sql_str();
         if self.is_silent {
             return Err(silence());
         }
-        let done = within(self.patience, self.connection.get().execute(statement)).await;
+        let done = within(self.timeout_after, self.connection.get().execute(statement)).await;
         self.is_silent = done.as_ref().is_err_and(is_silence);
         done.map(drop)
     }
@@ -332,10 +365,14 @@ impl Session {
         let connection = self.connection.get();
         let steps = match (self.route, self.in_transaction) {
             (Route::Direct, _) => {
-                within(self.patience, connection.fetch_many(query).try_collect()).await
+                within(self.timeout_after, connection.fetch_many(query).try_collect()).await
             }
-            (Route::Pooled, true) => within(self.patience, run_unnamed(connection, query)).await,
-            (Route::Pooled, false) => within(self.patience, run_pinned(connection, query)).await,
+            (Route::Pooled, true) => {
+                within(self.timeout_after, run_unnamed(connection, query)).await
+            }
+            (Route::Pooled, false) => {
+                within(self.timeout_after, run_pinned(connection, self.settings, query)).await
+            }
         };
         self.is_silent = steps.as_ref().is_err_and(is_silence);
         steps

@@ -10,7 +10,7 @@ use taskcast::domain::{
     NewTask, SeriesMode, SeriesTag, TaskId, TaskStatus, Transition, TypePattern,
 };
 use taskcast::store::postgres::PostgresOptions;
-use taskcast::store::{self, Appended, Created, Opened, StorageOptions, TaskRef};
+use taskcast::store::{self, Created, Opened, StorageOptions, TaskRef};
 use taskcast::supervisor::Supervisor;
 
 use crate::support::postgres::Database;
@@ -86,7 +86,7 @@ impl Log {
         let (task, rules) = (self.task.id.clone(), Arc::new(rules));
         let append = Append { task, change, rules, guard: None, key: None };
         let appended = instance.opened.store.append(append).await.unwrap();
-        assert!(matches!(appended, Appended::Events(_)), "{appended:?}");
+        assert!(appended.is_stored(), "{appended:?}");
     }
 
     /// Publishes what `event` makes of each number until the log is `length` long.
@@ -109,18 +109,21 @@ impl Log {
         self.published.len() as u64 + 1
     }
 
-    /// Waits until every full block is summed up.
+    /// Waits until every full block is summed up and superseded events are gone.
     pub(super) async fn await_sums(&self, database: &Database) {
         let blocks = (self.length() / BLOCK_LEN).cast_signed();
         until("every full block is summed up", || async {
-            let statement = "SELECT count(*) FROM taskcast.node WHERE task = $1 AND height = 0";
+            let statement = "SELECT count(*) FROM taskcast.rollup WHERE task = $1 AND height = 0";
             let mut connection = database.connect().await;
             let found: i64 = sqlx::query_scalar(statement)
                 .bind(self.task.number.get().cast_signed())
                 .fetch_one(&mut connection)
                 .await
                 .unwrap();
-            (found == blocks).then_some(())
+            let pending = "SELECT count(*) FROM taskcast.removal";
+            let pending: i64 =
+                sqlx::query_scalar(pending).fetch_one(&mut connection).await.unwrap();
+            (found == blocks && pending == 0).then_some(())
         })
         .await;
     }

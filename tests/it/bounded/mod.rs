@@ -183,7 +183,7 @@ async fn a_sum_that_is_late_is_not_missed() {
     // Whoever sums up the first blocks waits for this to be taken back.
     let mut connection = database.connect().await;
     let mut in_the_way = connection.begin().await.unwrap();
-    sqlx::query("INSERT INTO taskcast.node (task, height, ordinal, kinds) VALUES ($1, 1, 0, '')")
+    sqlx::query("INSERT INTO taskcast.rollup (task, height, ordinal, kinds) VALUES ($1, 1, 0, '')")
         .bind(log.task.number.get().cast_signed())
         .execute(&mut *in_the_way)
         .await

@@ -8,7 +8,7 @@ use sqlx::{AssertSqlSafe, Connection as _, Executor as _};
 use super::history::{Outcome, Publication};
 use super::{Load, Scenario, Shape, Toxic, Verdict, each_seed};
 
-/// Tasks whose heads another session holds.
+/// Tasks into whose logs another session inserts.
 const HELD_TASKS: usize = 8;
 
 /// For how long; shorter than a write is patient.
@@ -24,11 +24,11 @@ const LANE: &str = "taskcast-lane";
 const DEADLOCKS: &str = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
 
 /// What a write to other tasks may wait: a lane's lock timeout of a second, then
-/// that of the other instance's lane, which holds what it locked before it had
+/// that of the other instance's lane, which holds what it inserted before it had
 /// to wait, and a second for a busy machine.
 const OTHERS_WAIT: Duration = Duration::from_secs(3);
 
-/// F11: another session holds the heads of some tasks. Who writes to others
+/// F11: another session holds uncommitted inserts into the logs of some tasks. Who writes to others
 /// waits once for each lane that comes upon them; who writes to those is
 /// answered when they are let go, or told that nothing was done.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -40,14 +40,15 @@ async fn f11_who_holds_a_task_holds_up_no_other() {
         let held: HashSet<usize> = (0..HELD_TASKS).collect();
         let names: Vec<String> =
             scenario.tasks()[..HELD_TASKS].iter().map(|id| format!("'{id}'")).collect();
-        let lock = format!(
-            "SELECT h.task FROM taskcast.head h JOIN taskcast.task t ON t.number = h.task \
-             WHERE t.id IN ({}) ORDER BY h.task FOR UPDATE OF h",
+        // Locks the heads, and inserts into the logs behind what is being written.
+        let reserve = format!(
+            "SELECT r.reserved_task FROM taskcast.reserve(ARRAY(SELECT t.number \
+             FROM taskcast.task t WHERE t.id IN ({}))) r",
             names.join(", ")
         );
         let mut holder = scenario.database().connect().await;
         holder.execute("BEGIN").await.unwrap();
-        let locked = holder.fetch_all(AssertSqlSafe(lock)).await.unwrap();
+        let locked = holder.fetch_all(AssertSqlSafe(reserve)).await.unwrap();
         assert_eq!(locked.len(), HELD_TASKS);
         let from = Instant::now();
         while from.elapsed() < HELD_FOR {
@@ -120,7 +121,7 @@ async fn lock_storm(seed: u64) -> (Verdict, i64) {
     (verdict, deadlocks)
 }
 
-/// F12: all writers lock heads in one order, so no two wait for each other,
+/// F12: all writers insert in one order, so no two wait for each other,
 /// and what each was told adds up.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 pub async fn f12_a_storm_of_writers_never_locks_itself_up() {

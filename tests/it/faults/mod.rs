@@ -30,6 +30,7 @@ mod checker_tests;
 pub mod crashes;
 mod history;
 mod instance;
+pub mod interleavings;
 mod load;
 pub mod locks;
 mod net;
@@ -41,7 +42,7 @@ mod rolling;
 mod scenario;
 mod slow_link;
 pub mod subscribing;
-mod unknown;
+pub mod unknown;
 mod verdict;
 pub mod wakes;
 

@@ -39,8 +39,13 @@ pub fn break_servers(switches: &'static str) {
     BROKEN_BY.set(Some(switches));
 }
 
+/// Tells whether the servers of this thread's scenarios are broken on purpose.
+pub(super) fn is_broken() -> bool {
+    BROKEN_BY.get().is_some()
+}
+
 fn patience() -> Duration {
-    if BROKEN_BY.get().is_some() { PATIENCE_WITH_BROKEN } else { PATIENCE }
+    if is_broken() { PATIENCE_WITH_BROKEN } else { PATIENCE }
 }
 
 /// What a run is made of.

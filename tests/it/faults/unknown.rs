@@ -10,7 +10,7 @@ const LANE: &str = "taskcast-lane";
 /// carried it out. The receipts tell: no producer hears that nobody knows, and
 /// nothing is stored twice, whether or not its request had a key.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn f06_a_lost_commit_reply_is_resolved_by_its_receipt() {
+pub async fn f06_a_lost_commit_reply_is_resolved_by_its_receipt() {
     each_seed("F06", async |seed| {
         let mut scenario = Scenario::start(seed, Shape::of(2)).await;
         scenario.load(Load::default()).await;

@@ -234,7 +234,11 @@ impl<'a> Case<'a> {
 
     fn check_append(&mut self, expected: &Reply, appended: &Appended, model: &Model) -> Verdict {
         match (expected, appended) {
-            (Reply::Stored { life, first, count }, Appended::Events(events)) => {
+            (
+                Reply::Stored { life, first, count },
+                Appended::Events(_) | Appended::Transitioned(..),
+            ) => {
+                let events = &appended.clone().into_stored().unwrap_or_default();
                 prop_assert_eq!(events.len(), *count);
                 if let Some(event) = events.first() {
                     let at = event.timestamp_ms;

@@ -6,8 +6,7 @@ use taskcast::domain::{
     Append, AppendRules, DeliveryId, EndpointHook, Filter, HookKey, NewTask, TaskStatus, Webhook,
 };
 use taskcast::store::{
-    Appended, Attempted, ClaimedDelivery, DeliveryClaim, DeliveryOutcome, DeliveryState, Store,
-    TaskRef,
+    Attempted, ClaimedDelivery, DeliveryClaim, DeliveryOutcome, DeliveryState, Store, TaskRef,
 };
 
 use super::open::Fresh;
@@ -99,7 +98,7 @@ async fn endpoints_of_the_configuration_hear_of_the_types_they_name(backend: Bac
         let task = NewTask { task_type: task_type.map(Arc::from), ..new_task(id) };
         let id = create_as(&*store, task).await.spec.id;
         let append = Append { rules: rules.clone(), ..publication(&id, vec![draft("n", "1")]) };
-        assert!(matches!(store.append(append).await.unwrap(), Appended::Events(_)));
+        assert!(store.append(append).await.unwrap().is_stored());
     }
     let claimed = store.claim(&claim(100)).await.unwrap();
     assert_eq!(claimed.len(), 1);

@@ -122,10 +122,9 @@ async fn enter(store: &dyn Store, id: &TaskId, to: TaskStatus) -> Arc<Event> {
 }
 
 fn accepted(appended: Result<Appended, StoreError>) -> Vec<Arc<Event>> {
-    match appended.unwrap() {
-        Appended::Events(events) => events,
-        other => panic!("the append should be accepted, not {other:?}"),
-    }
+    let appended = appended.unwrap();
+    let told = format!("{appended:?}");
+    appended.into_stored().unwrap_or_else(|| panic!("the append should be accepted, not {told}"))
 }
 
 /// Deletes the task that has an id now; `false` when there is none.

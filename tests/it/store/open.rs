@@ -2,6 +2,7 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use taskcast::store::{self, Bus, Commit, CommitListener, StorageOptions, Store};
@@ -69,7 +70,9 @@ impl Deref for Fresh {
 }
 
 fn postgres_options(url: &str) -> store::postgres::PostgresOptions {
-    store::postgres::PostgresOptions::new(url)
+    // No append of a case is under way while it cleans up.
+    let removal_delay = Duration::ZERO;
+    store::postgres::PostgresOptions { removal_delay, ..store::postgres::PostgresOptions::new(url) }
 }
 
 /// Keeps what a store reports.

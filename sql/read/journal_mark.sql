@@ -1,0 +1,6 @@
+-- Where every lane stands at this moment.
+SELECT
+    l.lane AS "lane!",
+    coalesce((SELECT r.batch FROM taskcast.receipt r WHERE r.lane = l.lane ORDER BY r.batch DESC LIMIT 1), 0)
+        AS "batch!"
+FROM (SELECT lane FROM taskcast.lane UNION ALL SELECT lane FROM taskcast.retired_lane) l

@@ -1,0 +1,7 @@
+//! Reading: the ports of tasks and events, apart from their writes.
+
+mod events;
+mod journal;
+mod tasks;
+
+pub(super) use tasks::like_pattern;

@@ -1,0 +1,344 @@
+//! Reading roll-ups: how many events pass a filter, where, and which runs of a
+//! log are no deltas.
+//!
+//! Full blocks are answered by a bounded number of stored histograms; the tail
+//! of the log that is not rolled up yet, by the types and levels of its rows,
+//! which are all still there: superseded events are removed only after their
+//! roll-up. So the tail is read together with where it begins, and the
+//! roll-ups after it: what was rolled up once stays so.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+use sqlx::PgExecutor;
+
+use super::super::columns::{of_level, to_i64, to_level, to_u64};
+use super::super::session::Reads;
+use crate::domain::{
+    BLOCK_LEN, BlockTally, FAN_OUT, Filter, Kind, LogKind, MAX_HEIGHT, Node, Tally, cover,
+};
+use crate::store::StoreError;
+
+/// Ranges of roll-ups as columns.
+#[derive(Debug, Default)]
+pub(in super::super) struct Ranges {
+    pub(in super::super) height: Vec<i16>,
+    pub(in super::super) first: Vec<i64>,
+    pub(in super::super) past: Vec<i64>,
+}
+
+impl Ranges {
+    pub(in super::super) fn of(ranges: impl IntoIterator<Item = (u8, Range<u64>)>) -> Self {
+        let mut columns = Self::default();
+        for (height, ordinals) in ranges {
+            if !ordinals.is_empty() {
+                columns.height.push(i16::from(height));
+                columns.first.push(to_i64(ordinals.start));
+                columns.past.push(to_i64(ordinals.end));
+            }
+        }
+        columns
+    }
+}
+
+/// How a tally is stored.
+#[derive(Debug, Serialize, Deserialize)]
+struct StoredKinds {
+    /// Type and level, and whether the events are deltas.
+    k: Vec<(String, i16, bool)>,
+    /// For a block: runs of kind and length. For a sum: kind and count.
+    n: Vec<(u32, u64)>,
+}
+
+impl StoredKinds {
+    fn parse(text: &str) -> Result<Self, StoreError> {
+        serde_json::from_str(text).map_err(|error| StoreError::Corrupt(format!("rollup: {error}")))
+    }
+
+    fn to_text(&self) -> String {
+        // Plain strings and numbers always serialise.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    fn kinds(&self) -> Result<Vec<LogKind>, StoreError> {
+        let kind = |(event_type, level, is_delta): &(String, i16, bool)| {
+            let kind = Kind { event_type: event_type.as_str().into(), level: to_level(*level)? };
+            Ok(LogKind { kind, is_delta: *is_delta })
+        };
+        self.k.iter().map(kind).collect()
+    }
+}
+
+fn stored_kind(log: &LogKind) -> (String, i16, bool) {
+    (log.kind.event_type.to_string(), of_level(log.kind.level), log.is_delta)
+}
+
+pub(super) fn block_to_text(block: &BlockTally) -> String {
+    let k = block.kinds.iter().map(stored_kind);
+    let n = block.runs.iter().map(|(kind, length)| (*kind, u64::from(*length)));
+    StoredKinds { k: k.collect(), n: n.collect() }.to_text()
+}
+
+pub(super) fn tally_to_text(tally: &Tally) -> String {
+    let k = tally.0.iter().map(|(kind, _)| stored_kind(kind));
+    let n = (0..).zip(tally.0.iter().map(|(_, count)| *count));
+    StoredKinds { k: k.collect(), n: n.collect() }.to_text()
+}
+
+fn block_from_text(text: &str) -> Result<BlockTally, StoreError> {
+    let stored = StoredKinds::parse(text)?;
+    let run = |(kind, length): &(u32, u64)| (*kind, u32::try_from(*length).unwrap_or(u32::MAX));
+    Ok(BlockTally { kinds: stored.kinds()?, runs: stored.n.iter().map(run).collect() })
+}
+
+/// Reads the tally of a node of any height.
+pub(super) fn tally_from_text(height: i16, text: &str) -> Result<Tally, StoreError> {
+    if height == 0 {
+        return Ok(block_from_text(text)?.tally());
+    }
+    let stored = StoredKinds::parse(text)?;
+    let kinds = stored.kinds()?;
+    let mut tally = Tally::default();
+    for (kind, count) in &stored.n {
+        if let Some(kind) = kinds.get(*kind as usize) {
+            tally.add(kind, *count);
+        }
+    }
+    Ok(tally)
+}
+
+/// Returns how many blocks of a log are rolled up.
+pub(in super::super) async fn rolled_up_blocks(
+    reads: &Reads,
+    task: i64,
+) -> Result<u64, StoreError> {
+    let blocks = sqlx::query_file_scalar!("sql/read/rolled_up.sql", task).fetch_one(reads).await?;
+    Ok(to_u64(blocks))
+}
+
+/// Reads stored tallies, by height and ordinal.
+pub(super) async fn rollups(
+    executor: impl PgExecutor<'_>,
+    task: i64,
+    wanted: &Ranges,
+) -> Result<BTreeMap<(i16, u64), String>, StoreError> {
+    let rows = sqlx::query_file!(
+        "sql/read/rollups.sql",
+        task,
+        &wanted.height,
+        &wanted.first,
+        &wanted.past
+    )
+    .fetch_all(executor)
+    .await?;
+    Ok(rows.into_iter().map(|row| ((row.height, to_u64(row.ordinal)), row.kinds)).collect())
+}
+
+/// The end of a log that is not rolled up.
+struct Tail {
+    /// Blocks that are.
+    rolled_up: u64,
+    /// What follows them.
+    kinds: BlockTally,
+}
+
+/// Reads the kinds of what is not rolled up, before `to`.
+async fn tail(reads: &Reads, task: i64, to: u64) -> Result<Tail, StoreError> {
+    let rows = sqlx::query_file!("sql/read/kinds.sql", task, to_i64(to), to_i64(BLOCK_LEN))
+        .fetch_all(reads)
+        .await?;
+    let rolled_up = rows.first().map_or(0, |row| to_u64(row.blocks));
+    let mut kinds = BlockTally::default();
+    for row in rows {
+        if let (Some(event_type), Some(level)) = (row.event_type, row.level) {
+            kinds.push(&event_type.into(), to_level(level)?, row.is_delta);
+        }
+    }
+    Ok(Tail { rolled_up, kinds })
+}
+
+/// Counts what passes `filter` before each position.
+pub(in super::super) async fn count(
+    reads: &Reads,
+    task: i64,
+    positions: &[u64],
+    filter: &Filter,
+) -> Result<Vec<u64>, StoreError> {
+    let last = positions.iter().copied().max().unwrap_or_default();
+    let Tail { rolled_up, kinds: end } = tail(reads, task, last).await?;
+    let mut wanted = Vec::new();
+    for position in positions {
+        let block = position / BLOCK_LEN;
+        wanted.extend(cover(block.min(rolled_up)));
+        if block < rolled_up {
+            wanted.push((0, block..block + 1));
+        }
+    }
+    wanted.sort_by_key(|(height, ordinals)| (*height, ordinals.start, ordinals.end));
+    wanted.dedup();
+    let texts = rollups(reads, task, &Ranges::of(wanted)).await?;
+    let mut counts: HashMap<(i16, u64), u64> = HashMap::with_capacity(texts.len());
+    for ((height, ordinal), text) in &texts {
+        counts.insert((*height, *ordinal), tally_from_text(*height, text)?.count(filter));
+    }
+    let mut result = Vec::with_capacity(positions.len());
+    for position in positions {
+        let block = (position / BLOCK_LEN).min(rolled_up);
+        let whole = cover(block).into_iter().flat_map(|(height, ordinals)| {
+            ordinals.map(move |ordinal| (i16::from(height), ordinal))
+        });
+        let before: u64 = whole.map(|node| counts.get(&node).copied().unwrap_or_default()).sum();
+        let within = match texts.get(&(0, block)).filter(|_| position / BLOCK_LEN < rolled_up) {
+            Some(text) => block_from_text(text)?.count_before(position % BLOCK_LEN, filter),
+            None => end.count_before(position - block * BLOCK_LEN, filter),
+        };
+        result.push(before + within);
+    }
+    Ok(result)
+}
+
+/// Finds the event that passes `filter` as number `nth`.
+pub(in super::super) async fn position_of(
+    reads: &Reads,
+    task: i64,
+    filter: &Filter,
+    nth: u64,
+) -> Result<Option<u64>, StoreError> {
+    loop {
+        let rolled_up = rolled_up_blocks(reads, task).await?;
+        let left = match find_rolled_up(reads, task, rolled_up, filter, nth).await? {
+            Found::At(position) => return Ok(Some(position)),
+            Found::Later(left) => left,
+        };
+        let end = tail(reads, task, u64::MAX).await?;
+        // Otherwise a block was rolled up meanwhile and is in neither part.
+        if end.rolled_up == rolled_up {
+            let start = rolled_up * BLOCK_LEN;
+            return Ok(end.kinds.offset_of(left, filter).map(|offset| start + offset));
+        }
+    }
+}
+
+/// Where an event was looked for in the rolled up part.
+enum Found {
+    /// It is there.
+    At(u64),
+    /// It comes later, as this number from 0.
+    Later(u64),
+}
+
+/// Looks for the event that passes `filter` as number `nth` in full blocks.
+async fn find_rolled_up(
+    reads: &Reads,
+    task: i64,
+    rolled_up: u64,
+    filter: &Filter,
+    nth: u64,
+) -> Result<Found, StoreError> {
+    let (mut left, mut first_block) = (nth, 0);
+    // From the top: pass over whole nodes, then look inside the one that holds it.
+    for height in (0..=MAX_HEIGHT).rev() {
+        let span = FAN_OUT.pow(u32::from(height));
+        let first = first_block / span;
+        let past = if height == MAX_HEIGHT {
+            rolled_up / span
+        } else {
+            (rolled_up / span).min(first + FAN_OUT)
+        };
+        let wanted = Ranges::of([(height, first..past)]);
+        for ((_, ordinal), text) in rollups(reads, task, &wanted).await? {
+            let count = tally_from_text(i16::from(height), &text)?.count(filter);
+            if left < count {
+                if height == 0
+                    && let Some(offset) = block_from_text(&text)?.offset_of(left, filter)
+                {
+                    return Ok(Found::At(Node { height, ordinal }.range().start + offset));
+                }
+                break;
+            }
+            left -= count;
+            first_block = (ordinal + 1) * span;
+        }
+    }
+    Ok(Found::Later(left))
+}
+
+/// Most blocks whose runs are looked at for one page.
+const MAX_PLAIN_BLOCKS: usize = 64;
+
+/// Returns ranges of the log that hold every event from `from` to before the
+/// returned index that is no delta, and, apart from the tail, no delta.
+///
+/// Stops early after `max_events` of them, or after a bounded number of blocks.
+pub(in super::super) async fn plain_ranges(
+    reads: &Reads,
+    task: i64,
+    range: Range<u64>,
+    max_events: u64,
+) -> Result<(Vec<Range<u64>>, u64), StoreError> {
+    let blocks = rolled_up_blocks(reads, task).await?;
+    let tail = (blocks * BLOCK_LEN).max(range.start);
+    let mut ranges: Vec<Range<u64>> = Vec::new();
+    if range.start < tail.min(range.end) {
+        let first = range.start / BLOCK_LEN;
+        let past = range.end.div_ceil(BLOCK_LEN).min(blocks);
+        let (wanted, looked_until) = plain_blocks(reads, task, first..past).await?;
+        let mut events = 0;
+        let singles = wanted.iter().map(|block| (0, *block..block + 1));
+        for ((_, ordinal), text) in rollups(reads, task, &Ranges::of(singles)).await? {
+            let start = ordinal * BLOCK_LEN;
+            for run in block_from_text(&text)?.plain_runs() {
+                let run = (start + run.start).max(range.start)..(start + run.end).min(range.end);
+                if run.is_empty() {
+                    continue;
+                }
+                events += run.end - run.start;
+                let end = run.end;
+                match ranges.last_mut() {
+                    Some(last) if last.end == run.start => last.end = run.end,
+                    _ => ranges.push(run),
+                }
+                if events >= max_events {
+                    return Ok((ranges, end));
+                }
+            }
+        }
+        let looked_until = looked_until * BLOCK_LEN;
+        if looked_until < tail.min(range.end) {
+            return Ok((ranges, looked_until));
+        }
+    }
+    if tail < range.end {
+        ranges.push(tail..range.end);
+    }
+    Ok((ranges, range.end))
+}
+
+/// Returns the blocks of a range that hold an event that is no delta, and the
+/// block up to which that is known. Passes over whole parents without any.
+async fn plain_blocks(
+    reads: &Reads,
+    task: i64,
+    blocks: Range<u64>,
+) -> Result<(Vec<u64>, u64), StoreError> {
+    let mut wanted = Vec::new();
+    let parents = blocks.start.div_ceil(FAN_OUT)..blocks.end / FAN_OUT;
+    let mut skipped: HashMap<u64, bool> = HashMap::new();
+    if !parents.is_empty() {
+        let ranges = Ranges::of([(1, parents)]);
+        for ((height, ordinal), text) in rollups(reads, task, &ranges).await? {
+            skipped.insert(ordinal, !tally_from_text(height, &text)?.has_plain());
+        }
+    }
+    for block in blocks.clone() {
+        if skipped.get(&(block / FAN_OUT)) == Some(&true) {
+            continue;
+        }
+        if wanted.len() == MAX_PLAIN_BLOCKS {
+            return Ok((wanted, block));
+        }
+        wanted.push(block);
+    }
+    Ok((wanted, blocks.end))
+}
