@@ -4,11 +4,7 @@
 SELECT
     r.position AS "position!",
     h.status AS "status?",
-    coalesce(
-        h.end_index,
-        (SELECT x.index + 1 FROM taskcast.event x WHERE x.task = h.task ORDER BY x.index DESC LIMIT 1),
-        0
-    ) AS "next_index?",
+    h.next_index AS "next_index?",
     e.index AS "index?",
     e.at AS "at?",
     e.level AS "level?",
@@ -20,7 +16,17 @@ SELECT
 FROM unnest($1::bigint[], $2::boolean[], $3::bigint[], $4::bigint[]) WITH ORDINALITY
     AS r (task, with_deltas, max_events, max_bytes, position)
 LEFT JOIN LATERAL (
-    SELECT x.task, x.status, x.end_index FROM taskcast.head x WHERE x.task = r.task OFFSET 0
+    SELECT
+        x.status,
+        coalesce(
+            x.end_index,
+            (SELECT e.index + 1 FROM taskcast.event e WHERE e.task = x.task ORDER BY e.index DESC LIMIT 1),
+            0
+        ) AS next_index
+    FROM taskcast.head x
+    WHERE x.task = r.task
+    -- Once for each range, not for each event of its page.
+    OFFSET 0
 ) h ON true
 LEFT JOIN LATERAL (
     SELECT *

@@ -5,7 +5,9 @@ use std::path::Path;
 
 use reqwest::Method;
 use serde_json::json;
+use sqlx::Executor as _;
 
+use crate::support::postgres::Database;
 use crate::support::server::Server;
 use crate::support::{Backend, on_every_store, until};
 
@@ -194,4 +196,23 @@ async fn labels_take_nothing_from_callers() {
     assert!(after.keys().all(|name| !name.to_lowercase().contains("canary")), "{after:#?}");
     // Three routes were asked for, and so was this one.
     assert!(after.len() - before < 100, "{} new series", after.len() - before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_old_snapshot_in_the_database_shows() {
+    let database = Database::migrated().await;
+    let mut holder = database.connect().await;
+    holder.execute("BEGIN ISOLATION LEVEL REPEATABLE READ").await.unwrap();
+    holder.execute("SELECT count(*) FROM taskcast.event").await.unwrap();
+    for lane in 1..=3 {
+        database.execute(&format!("INSERT INTO taskcast.retired_lane VALUES ({lane}, 0)")).await;
+    }
+    let server = Backend::Postgres(database).start().await;
+    until("the server has looked for old snapshots", || async {
+        let samples = scrape(&server).await;
+        (samples["taskcast_oldest_snapshot_transactions"] >= 3).then_some(())
+    })
+    .await;
+    assert!(scrape(&server).await.contains_key("taskcast_oldest_snapshot_seconds"));
+    holder.execute("ROLLBACK").await.unwrap();
 }

@@ -166,7 +166,10 @@ async fn a_transition_whose_head_changed_meanwhile_writes_nothing() {
     .await;
     holder.commit().await.unwrap();
     let error = ending.await.unwrap().expect_err("the head changed");
-    assert_eq!(error.as_database_error().and_then(|error| error.code()).as_deref(), Some("TC001"));
+    assert_eq!(
+        error.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref(),
+        Some("TC001")
+    );
     assert_eq!(events(&database).await, 0);
 }
 
