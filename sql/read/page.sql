@@ -46,7 +46,8 @@ LEFT JOIN LATERAL (
                 LIMIT r.max_events
             ) part
             WHERE p.position = r.position
-            ORDER BY part.index
+            -- Parts come in the order of the log, each in its order: without a
+            -- sort, those after the last event wanted are not read.
             LIMIT r.max_events
         ) u
     ) sized

@@ -67,9 +67,9 @@ impl Tally {
         self.0.iter().filter(|(log, _)| log.kind.passes(filter)).map(|(_, count)| count).sum()
     }
 
-    /// Tells whether there is an event that is no delta.
-    pub fn has_plain(&self) -> bool {
-        self.0.iter().any(|(log, count)| !log.is_delta && *count > 0)
+    /// Tells whether there is an event that is a delta, or one that is none.
+    pub fn has(&self, is_delta: bool) -> bool {
+        self.0.iter().any(|(log, count)| log.is_delta == is_delta && *count > 0)
     }
 }
 
@@ -234,7 +234,7 @@ mod tests {
             block.push(&event_type, Level::Info, is_delta);
         }
         assert_eq!(block.plain_runs().collect::<Vec<_>>(), [1..3, 5..6]);
-        assert!(block.tally().has_plain());
+        assert!(block.tally().has(true) && block.tally().has(false));
         assert_eq!(block.tally().count(&Filter::default()), 6);
     }
 

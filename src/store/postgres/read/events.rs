@@ -49,8 +49,7 @@ impl Events for PostgresStore {
             let (parts, until) = match range.view {
                 View::Single | View::Live => (Vec::from([whole]), range.to),
                 View::WithoutDeltas => {
-                    let (task, events) = (of_number(range.task.number), range.max_events as u64);
-                    rollup::plain_ranges(&self.reads, task, whole, events).await?
+                    rollup::plain_ranges(&self.reads, of_number(range.task.number), whole).await?
                 }
             };
             columns.push(range, parts, until);

@@ -265,80 +265,81 @@ async fn find_rolled_up(
 }
 
 /// Most blocks whose runs are looked at for one page.
-const MAX_PLAIN_BLOCKS: usize = 64;
+const MAX_MIXED_BLOCKS: usize = 64;
 
-/// Returns ranges of the log that hold every event from `from` to before the
-/// returned index that is no delta, and, apart from the tail, no delta.
+/// Ranges in the order of the log; those that touch become one.
+#[derive(Default)]
+struct Merged(Vec<Range<u64>>);
+
+impl Merged {
+    /// Adds what of a range lies within `bounds`.
+    fn push(&mut self, range: &Range<u64>, bounds: &Range<u64>) {
+        let range = range.start.max(bounds.start)..range.end.min(bounds.end);
+        match self.0.last_mut() {
+            _ if range.is_empty() => {}
+            Some(last) if last.end == range.start => last.end = range.end,
+            _ => self.0.push(range),
+        }
+    }
+}
+
+/// Returns ranges that hold every event of `range`, up to the returned index,
+/// that is no delta, and, apart from the tail of the log, no delta.
 ///
-/// Stops early after `max_events` of them, or after a bounded number of blocks.
+/// Stops early after a bounded number of blocks that hold both.
 pub(in super::super) async fn plain_ranges(
     reads: &Reads,
     task: i64,
     range: Range<u64>,
-    max_events: u64,
 ) -> Result<(Vec<Range<u64>>, u64), StoreError> {
     let blocks = rolled_up_blocks(reads, task).await?;
-    let tail = (blocks * BLOCK_LEN).max(range.start);
-    let mut ranges: Vec<Range<u64>> = Vec::new();
-    if range.start < tail.min(range.end) {
-        let first = range.start / BLOCK_LEN;
-        let past = range.end.div_ceil(BLOCK_LEN).min(blocks);
-        let (wanted, looked_until) = plain_blocks(reads, task, first..past).await?;
-        let mut events = 0;
-        let singles = wanted.iter().map(|block| (0, *block..block + 1));
-        for ((_, ordinal), text) in rollups(reads, task, &Ranges::of(singles)).await? {
-            let start = ordinal * BLOCK_LEN;
-            for run in block_from_text(&text)?.plain_runs() {
-                let run = (start + run.start).max(range.start)..(start + run.end).min(range.end);
-                if run.is_empty() {
-                    continue;
-                }
-                events += run.end - run.start;
-                let end = run.end;
-                match ranges.last_mut() {
-                    Some(last) if last.end == run.start => last.end = run.end,
-                    _ => ranges.push(run),
-                }
-                if events >= max_events {
-                    return Ok((ranges, end));
-                }
-            }
+    let mut merged = Merged::default();
+    let rolled_up = range.start / BLOCK_LEN..range.end.div_ceil(BLOCK_LEN).min(blocks);
+    if !rolled_up.is_empty() {
+        let (parts, looked_until) = plain_parts(reads, task, rolled_up.clone()).await?;
+        for part in parts {
+            merged.push(&part, &range);
         }
-        let looked_until = looked_until * BLOCK_LEN;
-        if looked_until < tail.min(range.end) {
-            return Ok((ranges, looked_until));
+        if looked_until < rolled_up.end {
+            return Ok((merged.0, looked_until * BLOCK_LEN));
         }
     }
-    if tail < range.end {
-        ranges.push(tail..range.end);
-    }
-    Ok((ranges, range.end))
+    merged.push(&(blocks * BLOCK_LEN..u64::MAX), &range);
+    Ok((merged.0, range.end))
 }
 
-/// Returns the blocks of a range that hold an event that is no delta, and the
-/// block up to which that is known. Passes over whole parents without any.
-async fn plain_blocks(
+/// Returns the runs of plain events in a range of blocks, and the block up to
+/// which they are known. Where a parent holds only deltas, or none, its blocks
+/// are not read.
+async fn plain_parts(
     reads: &Reads,
     task: i64,
     blocks: Range<u64>,
-) -> Result<(Vec<u64>, u64), StoreError> {
-    let mut wanted = Vec::new();
-    let parents = blocks.start.div_ceil(FAN_OUT)..blocks.end / FAN_OUT;
-    let mut skipped: HashMap<u64, bool> = HashMap::new();
-    if !parents.is_empty() {
-        let ranges = Ranges::of([(1, parents)]);
-        for ((height, ordinal), text) in rollups(reads, task, &ranges).await? {
-            skipped.insert(ordinal, !tally_from_text(height, &text)?.has_plain());
+) -> Result<(Vec<Range<u64>>, u64), StoreError> {
+    let mut parents: HashMap<u64, Tally> = HashMap::new();
+    let wanted = Ranges::of([(1, blocks.start.div_ceil(FAN_OUT)..blocks.end / FAN_OUT)]);
+    for ((height, ordinal), text) in rollups(reads, task, &wanted).await? {
+        parents.insert(ordinal, tally_from_text(height, &text)?);
+    }
+    let (mut parts, mut mixed, mut block) = (Vec::new(), Vec::new(), blocks.start);
+    while block < blocks.end && mixed.len() < MAX_MIXED_BLOCKS {
+        let parent = parents.get(&(block / FAN_OUT));
+        if let Some(tally) = parent.filter(|tally| !tally.has(false) || !tally.has(true)) {
+            if tally.has(false) {
+                parts.push(block * BLOCK_LEN..(block + FAN_OUT) * BLOCK_LEN);
+            }
+            block += FAN_OUT;
+        } else {
+            mixed.push(block);
+            block += 1;
         }
     }
-    for block in blocks.clone() {
-        if skipped.get(&(block / FAN_OUT)) == Some(&true) {
-            continue;
-        }
-        if wanted.len() == MAX_PLAIN_BLOCKS {
-            return Ok((wanted, block));
-        }
-        wanted.push(block);
+    let wanted = Ranges::of(mixed.into_iter().map(|block| (0, block..block + 1)));
+    for ((_, ordinal), text) in rollups(reads, task, &wanted).await? {
+        let start = ordinal * BLOCK_LEN;
+        let runs = block_from_text(&text)?;
+        parts.extend(runs.plain_runs().map(|run| start + run.start..start + run.end));
     }
-    Ok((wanted, blocks.end))
+    parts.sort_unstable_by_key(|part| part.start);
+    Ok((parts, block))
 }
