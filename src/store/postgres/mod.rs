@@ -1,8 +1,8 @@
 //! The store in Postgres: system of record and fan-out bus.
 //!
-//! Everything is in schema `taskcast`. Four rooms: [`write`] (lanes, group
-//! commit), [`read`] (a pool), [`rollup`] (full blocks of a log, summed up in
-//! the background) and [`wake`] (NOTIFY and LISTEN). Nothing relies on session
+//! Everything is in schema `taskcast`. Four rooms: `write` (lanes, group
+//! commit), `read` (a pool), `rollup` (full blocks of a log, summed up in
+//! the background) and `wake` (NOTIFY and LISTEN). Nothing relies on session
 //! state, so a transaction pooler may stand in between; the listener and
 //! migrations then need a direct URL.
 
