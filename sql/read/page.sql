@@ -31,7 +31,12 @@ LEFT JOIN LATERAL (
 LEFT JOIN LATERAL (
     SELECT *
     FROM (
-        SELECT u.*, sum(octet_length(u.data)) OVER (ORDER BY u.index) - octet_length(u.data) AS bytes_before
+        -- The window follows the order of its input, which is that of the log
+        -- already; ORDER BY would sort the whole page again.
+        SELECT
+            u.*,
+            sum(octet_length(u.data)) OVER (ROWS UNBOUNDED PRECEDING) - octet_length(u.data)
+                AS bytes_before
         FROM (
             SELECT part.*
             FROM unnest($5::bigint[], $6::bigint[], $7::bigint[]) AS p (position, from_index, to_index)
@@ -46,8 +51,9 @@ LEFT JOIN LATERAL (
                 LIMIT r.max_events
             ) part
             WHERE p.position = r.position
-            -- Parts come in the order of the log, each in its order: without a
-            -- sort, those after the last event wanted are not read.
+            -- Parts come in the order of the log, and each part is in its
+            -- order: LATERAL leaves only a nested loop to the planner. Without
+            -- a sort, parts after the last event wanted are not read.
             LIMIT r.max_events
         ) u
     ) sized
