@@ -292,11 +292,12 @@ pub(in super::super) async fn plain_ranges(
     task: i64,
     range: Range<u64>,
 ) -> Result<(Vec<Range<u64>>, u64), StoreError> {
-    let blocks = rolled_up_blocks(reads, task).await?;
+    let wanted = range.start / BLOCK_LEN..range.end.div_ceil(BLOCK_LEN);
+    let rollups = PlainRollups::read(reads, task, &wanted).await?;
+    let rolled_up = wanted.start..wanted.end.min(rollups.blocks);
     let mut merged = Merged::default();
-    let rolled_up = range.start / BLOCK_LEN..range.end.div_ceil(BLOCK_LEN).min(blocks);
     if !rolled_up.is_empty() {
-        let (parts, looked_until) = plain_parts(reads, task, rolled_up.clone()).await?;
+        let (parts, looked_until) = plain_parts(reads, task, &rollups, rolled_up.clone()).await?;
         for part in parts {
             merged.push(&part, &range);
         }
@@ -304,8 +305,43 @@ pub(in super::super) async fn plain_ranges(
             return Ok((merged.0, looked_until * BLOCK_LEN));
         }
     }
-    merged.push(&(blocks * BLOCK_LEN..u64::MAX), &range);
+    merged.push(&(rollups.blocks * BLOCK_LEN..u64::MAX), &range);
     Ok((merged.0, range.end))
+}
+
+/// The roll-ups that tell plain events from deltas, read at once.
+struct PlainRollups {
+    /// How many blocks of the log are rolled up.
+    blocks: u64,
+    parents: HashMap<u64, Tally>,
+    leaves: HashMap<u64, BlockTally>,
+}
+
+impl PlainRollups {
+    async fn read(reads: &Reads, task: i64, blocks: &Range<u64>) -> Result<Self, StoreError> {
+        let rows = sqlx::query_file!(
+            "sql/read/plain_rollups.sql",
+            task,
+            to_i64(blocks.start),
+            to_i64(blocks.end),
+            to_i64(FAN_OUT)
+        )
+        .fetch_all(reads)
+        .await?;
+        let blocks = rows.first().map_or(0, |row| to_u64(row.blocks));
+        let (mut parents, mut leaves) = (HashMap::new(), HashMap::new());
+        for row in rows {
+            let (Some(ordinal), Some(text)) = (row.ordinal.map(to_u64), row.kinds) else {
+                continue;
+            };
+            match row.height {
+                Some(0) => drop(leaves.insert(ordinal, block_from_text(&text)?)),
+                Some(height) => drop(parents.insert(ordinal, tally_from_text(height, &text)?)),
+                None => {}
+            }
+        }
+        Ok(Self { blocks, parents, leaves })
+    }
 }
 
 /// Returns the runs of plain events in a range of blocks, and the block up to
@@ -314,31 +350,38 @@ pub(in super::super) async fn plain_ranges(
 async fn plain_parts(
     reads: &Reads,
     task: i64,
+    rollups_read: &PlainRollups,
     blocks: Range<u64>,
 ) -> Result<(Vec<Range<u64>>, u64), StoreError> {
-    let mut parents: HashMap<u64, Tally> = HashMap::new();
-    let wanted = Ranges::of([(1, blocks.start.div_ceil(FAN_OUT)..blocks.end / FAN_OUT)]);
-    for ((height, ordinal), text) in rollups(reads, task, &wanted).await? {
-        parents.insert(ordinal, tally_from_text(height, &text)?);
-    }
-    let (mut parts, mut mixed, mut block) = (Vec::new(), Vec::new(), blocks.start);
-    while block < blocks.end && mixed.len() < MAX_MIXED_BLOCKS {
-        let parent = parents.get(&(block / FAN_OUT));
+    let (mut parts, mut mixed, mut block) = (Vec::new(), 0, blocks.start);
+    let mut unread = Vec::new();
+    let runs_of = |ordinal: u64, runs: &BlockTally| {
+        let start = ordinal * BLOCK_LEN;
+        let runs: Vec<_> =
+            runs.plain_runs().map(|run| start + run.start..start + run.end).collect();
+        runs
+    };
+    while block < blocks.end && mixed < MAX_MIXED_BLOCKS {
+        let parent = rollups_read.parents.get(&(block / FAN_OUT));
         if let Some(tally) = parent.filter(|tally| !tally.has(false) || !tally.has(true)) {
             if tally.has(false) {
                 parts.push(block * BLOCK_LEN..(block + FAN_OUT) * BLOCK_LEN);
             }
             block += FAN_OUT;
-        } else {
-            mixed.push(block);
-            block += 1;
+            continue;
         }
+        match rollups_read.leaves.get(&block) {
+            Some(runs) => parts.extend(runs_of(block, runs)),
+            None => unread.push(block),
+        }
+        mixed += 1;
+        block += 1;
     }
-    let wanted = Ranges::of(mixed.into_iter().map(|block| (0, block..block + 1)));
-    for ((_, ordinal), text) in rollups(reads, task, &wanted).await? {
-        let start = ordinal * BLOCK_LEN;
-        let runs = block_from_text(&text)?;
-        parts.extend(runs.plain_runs().map(|run| start + run.start..start + run.end));
+    if !unread.is_empty() {
+        let wanted = Ranges::of(unread.into_iter().map(|block| (0, block..block + 1)));
+        for ((_, ordinal), text) in rollups(reads, task, &wanted).await? {
+            parts.extend(runs_of(ordinal, &block_from_text(&text)?));
+        }
     }
     parts.sort_unstable_by_key(|part| part.start);
     Ok((parts, block))
