@@ -7,12 +7,13 @@
 //! lease. Everything goes in small bites with pauses, so that appends get
 //! their turn.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::domain::{CleanupRules, TaskStatus, Transition};
+use crate::domain::{CleanupRules, TaskId, TaskStatus, Transition};
 use crate::engine::{Engine, TransitionError, WriteContext};
 use crate::metrics::Metrics;
 use crate::store::{Cleaned, Store, StoreError};
@@ -43,17 +44,24 @@ const CLEANUP_LEASE_MS: u64 = 5_000;
 /// How often keys and deliveries are looked through for those that are old.
 const PRUNE_INTERVAL: Duration = Duration::from_mins(1);
 
+/// How long a task is passed over that could not be ended, and how many are:
+/// the next ones get their turn meanwhile.
+const DEFER_TIMEOUT: Duration = Duration::from_secs(2);
+const MAX_DEFERRED: usize = 1_000;
+
 /// Ends tasks whose deadline has passed, oldest first, for ever.
 pub(crate) async fn enforce_deadlines(
     store: Arc<dyn Store>,
     engine: Engine,
     metrics: Arc<Metrics>,
 ) {
+    let mut deadlines = Deadlines { store, engine, metrics, deferred: HashMap::new() };
     loop {
         let next = Instant::now() + DEADLINE_INTERVAL;
-        match end_overdue(&*store, &engine, &metrics).await {
+        match deadlines.end_overdue().await {
             // As many as asked for: there may be more.
-            Ok(DEADLINE_BATCH) => {}
+            Ok(Ended { looked_at: DEADLINE_BATCH, ended: 1.. }) => {}
+            // Without any progress the next attempt would be as futile.
             Ok(_) => sleep_until(next).await,
             Err(error) => {
                 tracing::debug!(%error, "could not look for overdue tasks");
@@ -63,19 +71,51 @@ pub(crate) async fn enforce_deadlines(
     }
 }
 
-async fn end_overdue(
-    store: &dyn Store,
-    engine: &Engine,
-    metrics: &Metrics,
-) -> Result<usize, StoreError> {
-    let overdue = store.overdue(DEADLINE_BATCH).await?;
-    let count = overdue.len();
-    let timeouts = overdue.into_iter().map(|id| async move {
+/// What became of a batch of overdue tasks.
+struct Ended {
+    looked_at: usize,
+    ended: usize,
+}
+
+/// Ends overdue tasks.
+struct Deadlines {
+    store: Arc<dyn Store>,
+    engine: Engine,
+    metrics: Arc<Metrics>,
+    /// Tasks that could not be ended, and until when they are passed over.
+    deferred: HashMap<TaskId, Instant>,
+}
+
+impl Deadlines {
+    /// Ends the oldest overdue tasks that are not deferred.
+    async fn end_overdue(&mut self) -> Result<Ended, StoreError> {
+        let now = Instant::now();
+        self.deferred.retain(|_, until| *until > now);
+        let mut overdue = self.store.overdue(DEADLINE_BATCH + self.deferred.len()).await?;
+        overdue.retain(|id| !self.deferred.contains_key(id));
+        overdue.truncate(DEADLINE_BATCH);
+        // At once, so that they share the store's batches.
+        let timeouts = overdue.iter().map(|id| self.end(id));
+        let outcomes = futures_util::future::join_all(timeouts).await;
+        let ended = outcomes.iter().filter(|is_ended| **is_ended).count();
+        let looked_at = overdue.len();
+        let until = Instant::now() + DEFER_TIMEOUT;
+        for (id, is_ended) in overdue.into_iter().zip(outcomes) {
+            if !is_ended && self.deferred.len() < MAX_DEFERRED {
+                self.deferred.insert(id, until);
+            }
+        }
+        Ok(Ended { looked_at, ended })
+    }
+
+    /// Ends a task; returns whether this made the transition.
+    async fn end(&self, id: &TaskId) -> bool {
         let timeout = Transition { to: TaskStatus::Timeout, result: None, error: None };
-        match engine.transition(&id, timeout, WriteContext::default()).await {
+        match self.engine.transition(id, timeout, WriteContext::default()).await {
             Ok(_) => {
-                metrics.deadline_enforced();
+                self.metrics.deadline_enforced();
                 tracing::debug!(task.id = %id, "task timed out");
+                return true;
             }
             // It ended, or another instance was first.
             Err(TransitionError::Illegal { .. } | TransitionError::NoSuchTask) => {}
@@ -83,10 +123,8 @@ async fn end_overdue(
                 tracing::debug!(task.id = %id, %error, "could not time a task out");
             }
         }
-    });
-    // At once, so that they share the store's batches.
-    futures_util::future::join_all(timeouts).await;
-    Ok(count)
+        false
+    }
 }
 
 /// Removes what deleted tasks left behind, in small bites, for ever.

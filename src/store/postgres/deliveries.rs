@@ -95,6 +95,23 @@ struct ClaimRow {
 }
 
 impl ClaimRow {
+    /// Returns how a delivery ends whose event was removed before it was sent:
+    /// nobody can send it, so it must not stay owed.
+    fn outcome_without_event(&self) -> Result<Option<DeliveryOutcome>, StoreError> {
+        if self.event_type.is_some() {
+            return Ok(None);
+        }
+        let event = EventId::new(to_u64(self.at), to_number(self.task)?, to_u64(self.index));
+        let problem = Some(Arc::from("the event was removed before it was sent"));
+        Ok(Some(DeliveryOutcome {
+            id: DeliveryId { event, hook: to_hook(&self.hook)? },
+            attempt: u32::try_from(self.attempts).unwrap_or_default(),
+            state: DeliveryState::Failed,
+            retry_in_ms: 0,
+            last: Some(Attempted { status: None, problem }),
+        }))
+    }
+
     fn into_claimed(self) -> Result<ClaimedDelivery, StoreError> {
         let task = TaskRef { id: to_task_id(&self.id)?, number: to_number(self.task)? };
         let hook = to_hook(&self.hook)?;
@@ -170,12 +187,19 @@ impl Deliveries for PostgresStore {
         .fetch_all(&self.reads)
         .await?;
         let mut claimed = Vec::with_capacity(rows.len());
+        let mut without_event = Vec::new();
         for row in rows {
-            match row.into_claimed() {
-                Ok(delivery) => claimed.push(delivery),
+            let read = match row.outcome_without_event() {
+                Ok(None) => row.into_claimed().map(|delivery| claimed.push(delivery)),
+                gone => gone.map(|outcome| without_event.extend(outcome)),
+            };
+            if let Err(error) = read {
                 // One that cannot be read must not hold up the others.
-                Err(error) => tracing::error!(%error, "a delivery cannot be read"),
+                tracing::error!(%error, "a delivery cannot be read");
             }
+        }
+        if !without_event.is_empty() {
+            self.settle(&without_event).await?;
         }
         Ok(claimed)
     }

@@ -14,6 +14,7 @@ use super::{
     SERIES_TEXT_LIMIT, create_as, delete, draft, enter, latest, new_task, publication, publish,
     types,
 };
+use crate::support::postgres::Database;
 use crate::support::{Backend, on_every_store, until};
 
 on_every_store![
@@ -277,4 +278,36 @@ async fn deliveries_that_are_young_are_not_pruned(backend: Backend) {
     store.settle(&[answered(&claimed[0], 200, DeliveryState::Delivered)]).await.unwrap();
     assert_eq!(store.prune_deliveries(100).await.unwrap(), 0);
     assert_eq!(state_of(&*store, &task).await, DeliveryState::Delivered);
+}
+
+/// Cleanup looks for what is owed, and removes events some time later.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_delivery_that_is_sent_again_takes_its_event_along() {
+    let database = Database::migrated().await;
+    let store = Fresh::open(&Backend::Postgres(database.clone())).await;
+    let task = task_with(&*store, "t", vec![hook("http://a/")]).await;
+    let published = publish(&*store, &task.id, vec![draft("n", "1")]).await;
+    let claimed = store.claim(&claim(1)).await.unwrap();
+    store.settle(&[answered(&claimed[0], 200, DeliveryState::Delivered)]).await.unwrap();
+    let id = id_of(&claimed[0]);
+    store.redeliver(&task, &id).await.unwrap().unwrap();
+    database.execute("DELETE FROM taskcast.event").await;
+    let again = store.claim(&claim(1)).await.unwrap();
+    assert_eq!(again.len(), 1, "it can still be sent");
+    assert_eq!(*again[0].event, *published[0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_delivery_whose_event_is_gone_ends_as_failed() {
+    let database = Database::migrated().await;
+    let store = Fresh::open(&Backend::Postgres(database.clone())).await;
+    let task = task_with(&*store, "t", vec![hook("http://a/")]).await;
+    publish(&*store, &task.id, vec![draft("n", "1"), draft("n", "2")]).await;
+    database.execute("DELETE FROM taskcast.event WHERE index = 0").await;
+    let claimed = store.claim(&claim(2)).await.unwrap();
+    assert_eq!(claimed.iter().map(|one| one.event.index).collect::<Vec<_>>(), [1]);
+    let ended = store.deliveries(&task, None, 10).await.unwrap().remove(1);
+    assert_eq!((ended.state, ended.next_at_ms), (DeliveryState::Failed, None));
+    assert!(ended.last.unwrap().problem.unwrap().contains("removed"));
+    assert!(store.redeliver(&task, &ended.id).await.unwrap().is_none());
 }
