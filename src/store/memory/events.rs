@@ -218,7 +218,7 @@ impl Events for MemoryStore {
 
     async fn journal(&self, mark: Option<&JournalMark>) -> Result<Journal, StoreError> {
         let state = self.state.lock();
-        let now = JournalMark([(0, state.journal_sequence)].into());
+        let now = JournalMark([(0, state.journal_sequence)].into(), 0);
         let Some(read_to) = mark.and_then(|mark| mark.0.get(&0)) else {
             return Ok(Journal { entries: Vec::new(), mark: now, has_gap: false });
         };
