@@ -18,6 +18,7 @@ mod cluster;
 mod config;
 #[cfg(feature = "failpoints")]
 mod controls;
+mod db_sessions;
 mod dev;
 mod documents;
 mod embedding;
@@ -25,6 +26,7 @@ mod faults;
 mod grants;
 mod hooks;
 mod http;
+mod lanes;
 mod logging;
 mod metrics;
 mod migrate;

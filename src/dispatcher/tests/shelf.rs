@@ -154,6 +154,10 @@ impl Tasks for Shelf {
         self.memory.overdue(limit).await
     }
 
+    async fn check_writable(&self) -> Result<(), StoreError> {
+        self.memory.check_writable().await
+    }
+
     async fn purge(&self, limit: usize) -> Result<usize, StoreError> {
         self.memory.purge(limit).await
     }

@@ -299,6 +299,10 @@ impl Tasks for MemoryStore {
             .collect())
     }
 
+    async fn check_writable(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     async fn purge(&self, _limit: usize) -> Result<usize, StoreError> {
         // Deleting takes everything with it at once.
         Ok(0)

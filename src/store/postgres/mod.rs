@@ -12,10 +12,13 @@ mod deliveries;
 mod error;
 pub mod migrate;
 mod options;
+mod primary;
+mod query;
 mod read;
 mod rollup;
 mod rows;
 mod session;
+mod settings;
 mod snapshots;
 mod wake;
 mod write;
@@ -30,12 +33,13 @@ use sqlx::postgres::PgPoolOptions;
 use tokio::sync::oneshot;
 
 pub use self::options::{ConnectError, PostgresOptions, default_lanes, is_on_this_machine};
+use self::primary::Primary;
 use self::rollup::RollupQueue;
-use self::session::Reads;
+use self::session::{Reads, Session};
 use self::wake::PostgresBus;
 use self::write::{Lane, LaneQueue, PostCommit, Request};
 use super::report::Reporter;
-use super::{Bus, CommitListener, Opened, Probe, Report, StoreError, StoreGauges, StorePart};
+use super::{CommitListener, Opened, Probe, Report, StoreError, StoreGauges, StorePart};
 use crate::domain::TaskId;
 use crate::supervisor::Supervisor;
 
@@ -54,6 +58,7 @@ pub(super) struct PostgresStore {
     removal_delay: Duration,
     pruned: Pruned,
     reporter: Reporter,
+    primary: Arc<Primary>,
 }
 
 /// Up to which time old rows are removed, Unix milliseconds: where the next
@@ -88,11 +93,14 @@ impl PostgresStore {
 }
 
 /// Checks that a database can be used as it is.
-async fn check(reads: &Reads, options: &PostgresOptions) -> Result<(), ConnectError> {
+async fn check(options: &PostgresOptions) -> Result<(), ConnectError> {
+    let unreachable = |error: sqlx::Error| ConnectError::Unreachable(error.to_string());
+    let (connect, route) = (options.connect_reads()?, options.route());
+    let mut session = Session::connect_anywhere(&connect, route).await.map_err(unreachable)?;
     let server = sqlx::query_file!("sql/checks/server.sql")
-        .fetch_one(reads)
+        .fetch_one(&mut session)
         .await
-        .map_err(|error| ConnectError::Unreachable(error.to_string()))?;
+        .map_err(unreachable)?;
     if server.version < OLDEST_VERSION {
         return Err(ConnectError::TooOld { found: server.version / 10_000 });
     }
@@ -104,6 +112,9 @@ async fn check(reads: &Reads, options: &PostgresOptions) -> Result<(), ConnectEr
     }
     if server.is_standby {
         return Err(ConnectError::Standby);
+    }
+    if server.is_read_only {
+        return Err(ConnectError::ReadOnly);
     }
     let direct = options.direct_url.as_ref().unwrap_or(&options.url);
     let pending = migrate::connect(direct).await?.pending().await?;
@@ -120,36 +131,42 @@ pub(super) async fn open(
     supervisor: &Supervisor,
 ) -> Result<Opened, ConnectError> {
     let route = options.route();
+    check(&options).await?;
+    let (reporter, primary) = (Reporter::new(&listener), Arc::<Primary>::default());
     let pool = PgPoolOptions::new()
         .max_connections(options.read_connections)
-        .acquire_timeout(ACQUIRE_TIMEOUT)
-        .test_before_acquire(false)
-        .connect_with(options.connect_reads()?)
-        .await
-        .map_err(|error| ConnectError::Unreachable(error.to_string()))?;
-    let reporter = Reporter::new(&listener);
-    let reads = Reads::new(pool.clone(), route, reporter.clone());
-    check(&reads, &options).await?;
+        .acquire_timeout(ACQUIRE_TIMEOUT);
+    let reads =
+        Reads::connect(pool, options.connect_reads()?, route, reporter.clone(), primary.clone())
+            .await
+            .map_err(|error| ConnectError::Unreachable(error.to_string()))?;
     let full_blocks = Arc::new(RollupQueue::default());
     let post_commit = PostCommit::new(listener, full_blocks.clone());
     let lanes: Vec<_> =
         (0..options.lanes.max(1)).map(|_| LaneQueue::new(options.lane_bytes)).collect();
     for queue in &lanes {
-        let (queue, post_commit) = (queue.clone(), post_commit.clone());
+        let (queue, post_commit, primary) = (queue.clone(), post_commit.clone(), primary.clone());
         let (connect, timeout) = (options.connect_lane()?, options.write_timeout);
         supervisor.run("lane", move || {
-            Lane::new(queue.clone(), connect.clone(), post_commit.clone(), timeout, route).run()
+            let (post_commit, primary) = (post_commit.clone(), primary.clone());
+            Lane::new(queue.clone(), connect.clone(), post_commit, timeout, route, primary).run()
         });
     }
     let (queue, rolling) = (full_blocks, reads.clone());
     supervisor.run("roll-up", move || rollup::run(queue.clone(), rolling.clone()));
     let (removing, delay) = (reads.clone(), options.removal_delay);
     supervisor.run("remove-superseded", move || rollup::run_removals(removing.clone(), delay));
-    let keeper = reads.clone();
-    supervisor.run("keep-lanes", move || write::keep_lanes(post_commit.clone(), keeper.clone()));
     let (watching, watcher) = (reads.clone(), reporter.clone());
     supervisor.run("watch-snapshots", move || snapshots::watch(watching.clone(), watcher.clone()));
-    let bus = open_bus(&options, supervisor, reporter.clone())?;
+    let (connect, watched, asking) = (options.connect_reads()?, primary.clone(), reads.clone());
+    supervisor.run("watch-primary", move || watched.clone().watch(asking.clone(), connect.clone()));
+    let bus = open_bus(&options, supervisor, reporter.clone(), primary.clone())?;
+    let keeper = reads.clone();
+    let rescan = bus.clone();
+    supervisor.run("keep-lanes", move || {
+        write::keep_lanes(post_commit.clone(), keeper.clone(), rescan.clone())
+    });
+    let pool = reads.pool().clone();
     let (queues, closing) = (lanes.clone(), pool.clone());
     reporter.report(&Report::Opened(Probe::new(move || look(&pool, &queues))));
     let store = PostgresStore {
@@ -160,6 +177,7 @@ pub(super) async fn open(
         removal_delay: options.removal_delay,
         pruned: Pruned::default(),
         reporter,
+        primary,
     };
     Ok(Opened {
         provider: "postgres",
@@ -193,12 +211,13 @@ fn open_bus(
     options: &PostgresOptions,
     supervisor: &Supervisor,
     reporter: Reporter,
-) -> Result<Arc<dyn Bus>, ConnectError> {
-    let (bus, route) = (PostgresBus::new(reporter), options.route());
+    primary: Arc<Primary>,
+) -> Result<Arc<PostgresBus>, ConnectError> {
+    let (bus, route) = (PostgresBus::new(reporter, primary), options.route());
     if options.listen {
         let (notifier, connect) = (bus.clone(), options.connect_notifier()?);
         supervisor.run("notifier", move || notifier.clone().notify_loop(connect.clone(), route));
-        let (hearer, connect) = (bus.clone(), options.connect_directly("listener")?);
+        let (hearer, connect) = (bus.clone(), options.connect_listener()?);
         supervisor.run("listener", move || hearer.clone().listen_loop(connect.clone()));
     }
     Ok(bus)

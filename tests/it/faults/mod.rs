@@ -28,6 +28,7 @@
 mod checker;
 mod checker_tests;
 pub mod crashes;
+mod failover;
 mod history;
 mod instance;
 pub mod interleavings;

@@ -71,6 +71,12 @@ impl Tasks for PostgresStore {
         ids.into_iter().map(parse).collect()
     }
 
+    async fn check_writable(&self) -> Result<(), StoreError> {
+        self.primary.check()?;
+        self.primary.note_role(self.reads.role().await?);
+        self.primary.check()
+    }
+
     async fn purge(&self, limit: usize) -> Result<usize, StoreError> {
         let tasks =
             sqlx::query_file_scalar!("sql/tasks/purgeable.sql", TOMBSTONE_LIFE_MS, PURGE_TASKS)
