@@ -36,8 +36,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(100);
 const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Says what the server of a session is.
-const QUESTION: &str = "SELECT pg_catalog.pg_is_in_recovery(), \
-                        pg_catalog.current_setting('transaction_read_only') = 'on'";
+const QUESTION: &str = include_str!("../../../sql/checks/role.sql");
 
 /// What a server is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,7 +85,7 @@ where
 {
     // In one round trip.
     let question = match route {
-        Route::Direct => format!("{}; {QUESTION}", settings.complete().trim_start_matches("; ")),
+        Route::Direct => format!("{}; {QUESTION}", settings.complete()),
         Route::Pooled => format!("{}; {QUESTION}; COMMIT", settings.begin()),
     };
     let rows = connection.fetch_all(AssertSqlSafe(question)).await?;

@@ -120,7 +120,7 @@ impl Settings {
     /// whatever session it gets.
     pub(super) fn begin(self) -> String {
         // Not READ WRITE: a database that is read-only is so for us, too.
-        let mut begin = String::from("BEGIN ISOLATION LEVEL READ COMMITTED NOT DEFERRABLE; ");
+        let mut begin = String::from("BEGIN ISOLATION LEVEL READ COMMITTED NOT DEFERRABLE");
         self.write_all(&mut begin, true);
         begin
     }
@@ -129,7 +129,7 @@ impl Settings {
     pub(super) fn complete(self) -> String {
         let mut complete = String::new();
         self.write_conditional(&mut complete, false);
-        complete
+        complete.split_off("; ".len())
     }
 
     /// Returns the statements that set everything for a session of ours that
@@ -137,7 +137,7 @@ impl Settings {
     pub(super) fn set(self) -> String {
         let mut set = String::new();
         self.write_all(&mut set, false);
-        set
+        set.split_off("; ".len())
     }
 
     fn write_all(self, sql: &mut String, is_local: bool) {
@@ -151,13 +151,13 @@ impl Settings {
         for (name, value) in first {
             // Names and values are ours; none needs escaping.
             // Writing to a String cannot fail.
-            let _ = write!(sql, "{set} {name} = '{value}'; ");
+            let _ = write!(sql, "; {set} {name} = '{value}'");
         }
-        sql.push_str("SELECT ");
-        for (position, (name, value)) in others.into_iter().enumerate() {
-            let comma = if position == 0 { "" } else { ", " };
-            let _ = write!(sql, "{comma}pg_catalog.set_config('{name}', '{value}', {is_local})");
-        }
+        let others: Vec<String> = others
+            .into_iter()
+            .map(|(name, value)| format!("pg_catalog.set_config('{name}', '{value}', {is_local})"))
+            .collect();
+        let _ = write!(sql, "; SELECT {}", others.join(", "));
         self.write_conditional(sql, is_local);
     }
 
