@@ -73,10 +73,9 @@ pub(super) fn classify(error: &sqlx::Error) -> Failure {
         // Lock timeout; statement timeout, which waiting for locks comes to.
         "55P03" | "57014" => Failure::LockTimeout,
         // The database takes no connections at the moment; it ended a session
-        // whose transaction was idle or took too long.
-        "55000" | "25P03" | "25P04" => Failure::ConnectionLost,
-        // The server cannot say whether it committed.
-        "40003" => Failure::ConnectionLost,
+        // whose transaction was idle or took too long; it cannot say whether a
+        // transaction committed.
+        "55000" | "25P03" | "25P04" | "40003" => Failure::ConnectionLost,
         _ => match code.get(..2) {
             // A statement in a transaction that failed or is not there; a
             // prepared statement or a portal that the session does not know.

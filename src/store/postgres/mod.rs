@@ -133,13 +133,7 @@ pub(super) async fn open(
     let route = options.route();
     check(&options).await?;
     let (reporter, primary) = (Reporter::new(&listener), Arc::<Primary>::default());
-    let pool = PgPoolOptions::new()
-        .max_connections(options.read_connections)
-        .acquire_timeout(ACQUIRE_TIMEOUT);
-    let reads =
-        Reads::connect(pool, options.connect_reads()?, route, reporter.clone(), primary.clone())
-            .await
-            .map_err(|error| ConnectError::Unreachable(error.to_string()))?;
+    let reads = open_reads(&options, &reporter, &primary).await?;
     let full_blocks = Arc::new(RollupQueue::default());
     let post_commit = PostCommit::new(listener, full_blocks.clone());
     let lanes: Vec<_> =
@@ -195,6 +189,21 @@ pub(super) async fn open(
             })
         }),
     })
+}
+
+/// Opens the pool.
+async fn open_reads(
+    options: &PostgresOptions,
+    reporter: &Reporter,
+    primary: &Arc<Primary>,
+) -> Result<Reads, ConnectError> {
+    let pool = PgPoolOptions::new()
+        .max_connections(options.read_connections)
+        .acquire_timeout(ACQUIRE_TIMEOUT);
+    let (connect, route) = (options.connect_reads()?, options.route());
+    Reads::connect(pool, connect, route, reporter.clone(), primary.clone())
+        .await
+        .map_err(|error| ConnectError::Unreachable(error.to_string()))
 }
 
 /// Looks how full the pool and the lanes are.

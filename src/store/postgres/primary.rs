@@ -184,11 +184,12 @@ impl Primary {
 
     fn note(&self, trouble: Trouble) {
         let mut current = self.trouble.lock();
-        let is_news = match (*current, trouble) {
-            (None, _) => true,
-            // Whatever else is wrong, sessions have to be renewed.
-            (Some(Trouble::Unreachable), Trouble::NoWrites(_)) => true,
-            (Some(_), _) => false,
+        // Sessions have to be renewed after a server that takes no writes,
+        // whatever else was wrong before.
+        let is_news = match *current {
+            None => true,
+            Some(Trouble::Unreachable) => trouble != Trouble::Unreachable,
+            Some(Trouble::NoWrites(_)) => false,
         };
         if !is_news {
             return;

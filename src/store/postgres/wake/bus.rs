@@ -139,12 +139,11 @@ impl PostgresBus {
         route: Route,
         payloads: &[String],
     ) -> Result<(), sqlx::Error> {
-        let open = match connection.take().filter(Session::is_current) {
-            Some(open) => open,
-            None => {
-                let (settings, primary) = (Settings::Read, &self.primary);
-                Session::connect(options, route, settings, TIMEOUT, primary, Need::Reads).await?
-            }
+        let open = if let Some(open) = connection.take().filter(Session::is_current) {
+            open
+        } else {
+            let (settings, primary) = (Settings::Read, &self.primary);
+            Session::connect(options, route, settings, TIMEOUT, primary, Need::Reads).await?
         };
         let open = connection.insert(open);
         sqlx::query_file!("sql/bus/notify.sql", payloads).fetch_all(open).await?;
