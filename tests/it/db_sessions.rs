@@ -10,6 +10,7 @@ use crate::support::client::{Client, column};
 use crate::support::pooler::Pooler;
 use crate::support::postgres::Database;
 use crate::support::server::Server;
+use crate::support::sse::Frame;
 use crate::support::{Backend, until};
 
 /// What Postgres calls the sessions that read.
@@ -51,7 +52,8 @@ async fn no_request_fails_for_idle_sessions_that_died() {
     for _ in 0..2 {
         fill_the_pool(&server, &database, &id).await;
         let doomed = [server.new_task().await, server.new_task().await];
-        assert_eq!(database.terminate_application(READ).await as i64, READ_SESSIONS);
+        let ended = database.terminate_application(READ).await;
+        assert_eq!(i64::try_from(ended).unwrap(), READ_SESSIONS);
         let get = |path: String| server.request(Method::GET, &path);
         let running = json!({"status": "running"});
         let requests = vec![
@@ -157,7 +159,7 @@ async fn work(first: &Client, second: &Client, round: usize) {
             server.publish(&id, json!([plain, delta])).await;
         }
         first.enter(&id, "completed").await;
-        let done = stream.up_to(|frame| frame.is_done()).await;
+        let done = stream.up_to(Frame::is_done).await;
         assert_eq!(done.len(), 23, "22 events and the end");
         let text = second.history(&id, "?seriesFormat=accumulated&types=d").await;
         assert_eq!(column(&text, "data"), [json!({"text": "0123456789"})]);

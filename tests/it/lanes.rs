@@ -71,7 +71,8 @@ async fn ids_that_change_hands_beside_writers_fail_no_request() {
         first.create(json!({"id": id})).await;
     }
     let worker = |n: usize| {
-        let (server, ids) = (if n % 2 == 0 { first.clone() } else { second.clone() }, ids.clone());
+        let (server, ids) =
+            (if n.is_multiple_of(2) { first.clone() } else { second.clone() }, ids.clone());
         async move {
             let mut failures = Vec::new();
             for round in 0..60 {
