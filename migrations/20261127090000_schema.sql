@@ -192,7 +192,7 @@ CREATE TABLE taskcast.delivery (
     index bigint NOT NULL,
     -- Position among the task's hooks, or name of a configured endpoint.
     hook text COLLATE "C" NOT NULL,
-    -- Groups what goes to one receiver.
+    -- Groups what goes to one receiver; negative for configured endpoints.
     receiver bigint NOT NULL,
     -- Timestamp of the event, Unix milliseconds.
     at bigint NOT NULL,
@@ -200,6 +200,10 @@ CREATE TABLE taskcast.delivery (
     attempts integer NOT NULL DEFAULT 0,
     -- When the next attempt is due, or the claim on the present one ends.
     next_at bigint NOT NULL,
+    -- Whether that time has come, as far as anybody looked. What is due and
+    -- what waits have an index each, so that finding the receivers of what is
+    -- due does not step over those that are only owed something later.
+    ready boolean NOT NULL DEFAULT true,
     updated_at bigint NOT NULL,
     last_status integer,
     last_problem text,
@@ -217,7 +221,8 @@ CREATE TABLE taskcast.delivery (
     autovacuum_vacuum_threshold = 1000
 );
 
-CREATE INDEX delivery_due ON taskcast.delivery (receiver, next_at) WHERE state = 0;
+CREATE INDEX delivery_ready ON taskcast.delivery (receiver, next_at) WHERE state = 0 AND ready;
+CREATE INDEX delivery_waiting ON taskcast.delivery (next_at) WHERE state = 0 AND NOT ready;
 CREATE INDEX delivery_kept ON taskcast.delivery (state, updated_at) WHERE state <> 0;
 
 -- Which cleanup rules apply to which finished tasks, and when they act next.

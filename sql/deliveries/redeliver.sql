@@ -2,6 +2,7 @@
 UPDATE taskcast.delivery d
 SET
     state = 0,
+    ready = true,
     attempts = 0,
     next_at = (extract(epoch FROM clock_timestamp()) * 1000)::bigint,
     updated_at = (extract(epoch FROM clock_timestamp()) * 1000)::bigint

@@ -65,7 +65,7 @@ pub use tally::{BLOCK_LEN, BlockTally, FAN_OUT, Kind, LogKind, MAX_HEIGHT, Node,
 pub use target::{AllowedTarget, TARGET_URL_BYTES, TargetError, TargetPolicy, parse_target};
 pub use task::{ListQuery, NewTask, Task, TaskError, TaskPage};
 pub use webhook::{
-    Backoff, DeliveryId, EndpointHook, HookKey, Owed, RetryOverrides, Webhook, WebhookSecret, owed,
-    receiver_of,
+    Backoff, DeliveryId, ENDPOINT_RECEIVERS, EndpointHook, HookKey, Owed, RetryOverrides, Webhook,
+    WebhookSecret, circuit_of, endpoint_receiver, owed, receiver_of,
 };
 pub use written::{write_envelope, write_event, write_snapshot};

@@ -26,7 +26,8 @@ use std::sync::Arc;
 pub use bus::{Bus, BusHealth, LocalBus, Moved, Wake};
 pub use cleanup::{Cleaned, Cleanup};
 pub use deliveries::{
-    Attempted, ClaimedDelivery, Deliveries, Delivery, DeliveryClaim, DeliveryOutcome, DeliveryState,
+    Attempted, CancelledDelivery, ClaimedDelivery, Deliveries, Delivery, DeliveryClaim,
+    DeliveryOutcome, DeliveryState, DueReceivers,
 };
 pub use error::StoreError;
 pub use events::{

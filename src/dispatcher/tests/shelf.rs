@@ -13,9 +13,9 @@ use crate::domain::{
 };
 use crate::store::memory::MemoryStore;
 use crate::store::{
-    Appended, ClaimedDelivery, Cleaned, Cleanup, Commit, CommitListener, Created, Deliveries,
-    Delivery, DeliveryClaim, DeliveryOutcome, Events, Head, Journal, JournalMark, Page, ReadRange,
-    SeriesSpan, StoreError, TaskRef, Tasks, View,
+    Appended, CancelledDelivery, ClaimedDelivery, Cleaned, Cleanup, Commit, CommitListener,
+    Created, Deliveries, Delivery, DeliveryClaim, DeliveryOutcome, DueReceivers, Events, Head,
+    Journal, JournalMark, Page, ReadRange, SeriesSpan, StoreError, TaskRef, Tasks, View,
 };
 
 /// The commits of the store are told of by the tests, when they like.
@@ -161,8 +161,21 @@ impl Tasks for Shelf {
 
 #[async_trait]
 impl Deliveries for Shelf {
-    async fn claim(&self, claim: &DeliveryClaim) -> Result<Vec<ClaimedDelivery>, StoreError> {
-        self.memory.claim(claim).await
+    async fn due_receivers(&self, from: u64, limit: usize) -> Result<DueReceivers, StoreError> {
+        self.memory.due_receivers(from, limit).await
+    }
+
+    async fn claim(&self, claims: &[DeliveryClaim]) -> Result<Vec<ClaimedDelivery>, StoreError> {
+        self.memory.claim(claims).await
+    }
+
+    async fn cancel_unclaimed(
+        &self,
+        known: &[u64],
+        unclaimed_ms: u64,
+        limit: usize,
+    ) -> Result<Vec<CancelledDelivery>, StoreError> {
+        self.memory.cancel_unclaimed(known, unclaimed_ms, limit).await
     }
 
     async fn settle(&self, outcomes: &[DeliveryOutcome]) -> Result<(), StoreError> {

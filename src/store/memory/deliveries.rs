@@ -1,16 +1,16 @@
 //! The delivery port over the maps.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use super::outbox::Entry;
 use super::{MemoryStore, Record, State};
-use crate::domain::{DeliveryId, Event, HookKey, Owed, TaskNumber};
+use crate::domain::{DeliveryId, ENDPOINT_RECEIVERS, Event, HookKey, Owed, TaskNumber};
 use crate::store::clock::now_ms;
 use crate::store::{
-    Attempted, ClaimedDelivery, Deliveries, Delivery, DeliveryClaim, DeliveryOutcome,
-    DeliveryState, StoreError, TaskRef,
+    Attempted, CancelledDelivery, ClaimedDelivery, Deliveries, Delivery, DeliveryClaim,
+    DeliveryOutcome, DeliveryState, DueReceivers, StoreError, TaskRef,
 };
 
 /// How long a delivery that came to its end is kept, in milliseconds.
@@ -38,14 +38,13 @@ pub(super) struct Debt {
 }
 
 impl Debt {
-    /// Returns where the delivery stands in the order of what is due.
-    pub(super) fn due(
-        &self,
-        number: TaskNumber,
-        index: u64,
-        hook: &HookKey,
-    ) -> (u64, TaskNumber, u64, HookKey) {
+    /// Returns where the delivery stands in the order of what is pending.
+    pub(super) fn entry(&self, number: TaskNumber, index: u64, hook: &HookKey) -> Entry {
         (self.next_at_ms, number, index, hook.clone())
+    }
+
+    pub(super) fn receiver(&self) -> u64 {
+        self.receiver
     }
 
     fn delivery(&self, hook: &HookKey) -> Delivery {
@@ -74,7 +73,7 @@ impl State {
         for Owed { position, hook, receiver } in owed {
             let event = events[position].clone();
             let now = event.timestamp_ms;
-            self.due.insert((now, number, event.index, hook.clone()));
+            self.outbox.ready(receiver, (now, number, event.index, hook.clone()));
             let debt = Debt {
                 receiver,
                 state: DeliveryState::Pending,
@@ -89,7 +88,7 @@ impl State {
         }
     }
 
-    /// Changes a delivery and keeps the order of what is due.
+    /// Changes a delivery and keeps the order of what is pending.
     fn change(
         &mut self,
         number: TaskNumber,
@@ -97,10 +96,10 @@ impl State {
         change: impl FnOnce(&mut Debt),
     ) -> Option<&Debt> {
         let debt = self.records.get_mut(&number)?.debts.get_mut(spot)?;
-        self.due.remove(&debt.due(number, spot.0, &spot.1));
+        self.outbox.remove(debt.receiver, debt.entry(number, spot.0, &spot.1));
         change(debt);
         if debt.state == DeliveryState::Pending {
-            self.due.insert(debt.due(number, spot.0, &spot.1));
+            self.outbox.wait(debt.receiver, debt.entry(number, spot.0, &spot.1));
         }
         Some(debt)
     }
@@ -112,44 +111,77 @@ impl State {
 
 #[async_trait]
 impl Deliveries for MemoryStore {
-    async fn claim(&self, claim: &DeliveryClaim) -> Result<Vec<ClaimedDelivery>, StoreError> {
+    async fn due_receivers(&self, from: u64, limit: usize) -> Result<DueReceivers, StoreError> {
+        let mut state = self.state.lock();
+        state.outbox.advance(now_ms());
+        let of_tasks = state.outbox.receivers(from);
+        let mut receivers: Vec<u64> = of_tasks
+            .take_while(|receiver| *receiver < ENDPOINT_RECEIVERS)
+            .take(limit + 1)
+            .collect();
+        let next = receivers.get(limit).copied();
+        receivers.truncate(limit);
+        Ok(DueReceivers { receivers, next })
+    }
+
+    async fn claim(&self, claims: &[DeliveryClaim]) -> Result<Vec<ClaimedDelivery>, StoreError> {
         let mut state = self.state.lock();
         let now = now_ms();
-        let mut taken: HashMap<u64, usize> = HashMap::new();
-        let mut spots = Vec::new();
-        for (_, number, index, hook) in state.due.iter().take_while(|(at, ..)| *at <= now) {
-            if spots.len() >= claim.limit {
-                break;
-            }
-            let spot = (*index, hook.clone());
-            let Some(debt) = state.debt(*number, &spot) else { continue };
-            let count = taken.entry(debt.receiver).or_default();
-            if *count < claim.per_receiver && !claim.except.contains(&debt.receiver) {
-                *count += 1;
-                spots.push((*number, spot));
+        state.outbox.advance(now);
+        let mut claimed = Vec::new();
+        for claim in claims {
+            let due: Vec<Entry> =
+                state.outbox.due(claim.receiver).take(claim.limit).cloned().collect();
+            for (_, number, index, hook) in due {
+                let webhook = hook.position().and_then(|position| {
+                    let hooks = state.records.get(&number)?.task.spec.webhooks.as_ref()?;
+                    hooks.get(position).cloned()
+                });
+                let changed = state.change(number, &(index, hook.clone()), |debt| {
+                    debt.attempts += 1;
+                    debt.next_at_ms = now + claim.lease_ms;
+                    debt.updated_at_ms = now;
+                });
+                let Some(debt) = changed else { continue };
+                claimed.push(ClaimedDelivery {
+                    event: debt.event.clone(),
+                    hook,
+                    receiver: debt.receiver,
+                    attempt: debt.attempts,
+                    webhook,
+                });
             }
         }
-        let mut claimed = Vec::with_capacity(spots.len());
-        for (number, spot) in spots {
-            let webhook = spot.1.position().and_then(|position| {
-                let hooks = state.records.get(&number)?.task.spec.webhooks.as_ref()?;
-                hooks.get(position).cloned()
-            });
-            let changed = state.change(number, &spot, |debt| {
-                debt.attempts += 1;
-                debt.next_at_ms = now + claim.lease_ms;
+        Ok(claimed)
+    }
+
+    async fn cancel_unclaimed(
+        &self,
+        known: &[u64],
+        unclaimed_ms: u64,
+        limit: usize,
+    ) -> Result<Vec<CancelledDelivery>, StoreError> {
+        let mut state = self.state.lock();
+        let now = now_ms();
+        let endpoints = state.outbox.receivers(ENDPOINT_RECEIVERS);
+        let unknown = endpoints.filter(|receiver| !known.contains(receiver));
+        let due = unknown.flat_map(|receiver| state.outbox.due(receiver));
+        let old = due.filter(|(at, ..)| at + unclaimed_ms <= now);
+        let old: Vec<Entry> = old.take(limit).cloned().collect();
+        let mut cancelled = Vec::with_capacity(old.len());
+        for (_, number, index, hook) in old {
+            let changed = state.change(number, &(index, hook.clone()), |debt| {
+                debt.state = DeliveryState::Cancelled;
                 debt.updated_at_ms = now;
             });
             let Some(debt) = changed else { continue };
-            claimed.push(ClaimedDelivery {
-                event: debt.event.clone(),
-                hook: spot.1,
-                receiver: debt.receiver,
-                attempt: debt.attempts,
-                webhook,
+            cancelled.push(CancelledDelivery {
+                task: debt.event.task.clone(),
+                id: DeliveryId { event: debt.event.id(), hook },
+                attempts: debt.attempts,
             });
         }
-        Ok(claimed)
+        Ok(cancelled)
     }
 
     async fn settle(&self, outcomes: &[DeliveryOutcome]) -> Result<(), StoreError> {

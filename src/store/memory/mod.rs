@@ -8,6 +8,7 @@ mod cleanup;
 mod deliveries;
 mod events;
 mod log;
+mod outbox;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -18,13 +19,14 @@ use parking_lot::Mutex;
 use self::cleanup::Due;
 use self::deliveries::{DELIVERY_BYTES, Debt, DeliverySpot};
 use self::log::Log;
+use self::outbox::Outbox;
 use super::clock::now_ms;
 use super::{
     Commit, CommitListener, Created, JournalEntry, Report, StoreError, StorePart, TaskRef, Tasks,
 };
 use crate::domain::{
-    HookKey, IdempotencyKey, ListQuery, NewTask, Task, TaskId, TaskNumber, TaskPage, TaskPolicy,
-    TaskState, TaskStatus,
+    IdempotencyKey, ListQuery, NewTask, Task, TaskId, TaskNumber, TaskPage, TaskPolicy, TaskState,
+    TaskStatus,
 };
 
 /// Journal entries kept for readers that lag behind.
@@ -78,8 +80,8 @@ struct State {
     bytes: usize,
     journal: VecDeque<JournalEntry>,
     journal_sequence: u64,
-    /// Pending deliveries by when they are due.
-    due: BTreeSet<(u64, TaskNumber, u64, HookKey)>,
+    /// Pending deliveries in the order they are sent.
+    outbox: Outbox,
     /// Finished tasks not yet looked at by the rules of `swept_for`.
     unswept: BTreeSet<TaskNumber>,
     /// Digest of the rules that looked last; 0 for none.
@@ -128,7 +130,7 @@ impl State {
         }
         self.unswept.remove(&number);
         for ((index, hook), debt) in &record.debts {
-            self.due.remove(&debt.due(number, *index, hook));
+            self.outbox.remove(debt.receiver(), debt.entry(number, *index, hook));
         }
         self.bytes -= record.size_bytes();
         let task = record.task_ref();
