@@ -7,6 +7,7 @@
 //! by its own statistics. `cargo bench --bench age` does the counting on logs
 //! of a million events.
 
+mod deliveries;
 mod log;
 mod rows;
 mod truth;

@@ -3,7 +3,7 @@
 use taskcast::domain::{
     CleanupRule, CleanupRules, DeliveryId, Filter, Level, NewTask, TaskId, TaskStatus, Webhook,
 };
-use taskcast::store::{Attempted, Cleaned, DeliveryClaim, DeliveryOutcome, DeliveryState, Store};
+use taskcast::store::{Attempted, Cleaned, DeliveryOutcome, DeliveryState, Store};
 
 use super::open::Fresh;
 use super::{
@@ -191,11 +191,8 @@ async fn what_is_owed_to_a_webhook_waits(backend: Backend) {
     let task = NewTask { webhooks: Some(vec![hook]), ..new_task("owing") };
     let id = finished(&*store, task, TaskStatus::Completed).await;
     assert_eq!(clean_up(&*store, &rules).await.tasks, 0);
-    let claim = DeliveryClaim { limit: 10, per_receiver: 10, except: Vec::new(), lease_ms: 60_000 };
-    let outcomes: Vec<DeliveryOutcome> = store
-        .claim(&claim)
+    let outcomes: Vec<DeliveryOutcome> = super::deliveries::claim(&*store, 10)
         .await
-        .unwrap()
         .iter()
         .map(|claimed| DeliveryOutcome {
             id: DeliveryId { event: claimed.event.id(), hook: claimed.hook.clone() },

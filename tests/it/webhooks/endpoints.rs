@@ -10,7 +10,8 @@ use crate::support::{Backend, on_every_store};
 
 on_every_store![
     endpoints_hear_of_every_task_or_of_some_types,
-    what_is_owed_to_an_endpoint_that_is_gone_is_cancelled,
+    what_is_owed_to_an_endpoint_that_is_gone_for_a_day_is_cancelled,
+    instances_that_do_not_know_an_endpoint_leave_it_alone,
 ];
 
 async fn start(backend: &Backend, endpoints: &Value) -> Server {
@@ -68,10 +69,10 @@ async fn endpoints_hear_of_every_task_or_of_some_types(backend: Backend) {
 }
 
 /// Rules: W21
-async fn what_is_owed_to_an_endpoint_that_is_gone_is_cancelled(backend: Backend) {
+async fn what_is_owed_to_an_endpoint_that_is_gone_for_a_day_is_cancelled(backend: Backend) {
     // Nothing of a memory store outlives its configuration; there the task is
     // the same one and only Postgres has a second configuration.
-    let Backend::Postgres(_) = &backend else { return in_memory(&backend).await };
+    let Backend::Postgres(database) = &backend else { return in_memory(&backend).await };
     let broken = Receiver::behaving(|_| crate::support::receiver::Reply::Status(500)).await;
     let endpoint = |path: &str| {
         json!({"url": broken.url(path), "filter": {"types": ["note"]},
@@ -83,6 +84,8 @@ async fn what_is_owed_to_an_endpoint_that_is_gone_is_cancelled(backend: Backend)
     broken.wait_for(2).await;
     first.terminate();
     first.ended().await;
+    // A day passes.
+    database.execute("UPDATE taskcast.delivery SET next_at = next_at - 90000000").await;
 
     let mut changed = endpoint("/kept");
     changed["retry"]["retries"] = json!(0);
@@ -105,4 +108,26 @@ async fn in_memory(backend: &Backend) {
     let id = server.new_task().await;
     server.publish(&id, note(1)).await;
     assert!(deliveries(&server, &id).await.is_empty());
+}
+
+/// Rules: W32
+async fn instances_that_do_not_know_an_endpoint_leave_it_alone(backend: Backend) {
+    // A rollout takes two instances over one database.
+    let Backend::Postgres(_) = &backend else { return in_memory(&backend).await };
+    let receiver = Receiver::start().await;
+    let endpoints = json!([{"url": receiver.url("/new"), "filter": {"types": ["note"]}}]);
+    let old = [start(&backend, &json!([])).await, start(&backend, &json!([])).await];
+    let new = start(&backend, &endpoints).await;
+    let id = new.new_task().await;
+    for number in 0..20 {
+        new.publish(&id, note(number)).await;
+        // The others look for work when they write.
+        for server in &old {
+            server.new_task().await;
+        }
+    }
+    let all = settled(&new, &id).await;
+    let cancelled = all.iter().filter(|one| one["state"] == "cancelled").count();
+    assert_eq!((cancelled, all.len()), (0, 20));
+    assert_eq!(receiver.received().len(), 20);
 }
