@@ -90,7 +90,9 @@ async fn everything_else_is_tried_again_until_the_attempts_are_used_up(backend: 
         let received = receiver.received();
         let of_path: Vec<&Received> =
             received.iter().filter(|one| one.line.ends_with(&format!("/{path}"))).collect();
-        assert_eq!(of_path.len(), 3, "{path}");
+        // A request that is lost with a kept connection is sent again at once.
+        let most = if path == "reset" { 6 } else { 3 };
+        assert!((3..=most).contains(&of_path.len()), "{path}: {}", of_path.len());
         let first = of_path[0].header("webhook-id");
         assert!(of_path.iter().all(|one| one.header("webhook-id") == first), "{path}");
     }
