@@ -14,10 +14,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::FutureExt as _;
-use futures_util::future::{BoxFuture, Shared};
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, timeout};
 
 use super::connector::Resolve;
@@ -36,7 +34,7 @@ const SLOW: Duration = Duration::from_millis(200);
 const MOST_ANSWERS: usize = 4_096;
 
 type Answer = Result<Arc<[IpAddr]>, io::ErrorKind>;
-type Lookup = Shared<BoxFuture<'static, Answer>>;
+type Lookup = watch::Receiver<Option<Answer>>;
 type Ask = dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync;
 
 /// Resolves names with the system's resolver.
@@ -81,44 +79,66 @@ impl SystemResolver {
         Some((at.elapsed(), addresses.clone()))
     }
 
-    /// Returns the lookup of a name that is under way, or begins one.
-    fn lookup(&self, host: &str) -> Lookup {
-        let mut lookups = self.shared.lookups.lock();
-        if let Some(lookup) = lookups.get(host) {
-            return lookup.clone();
+    /// Looks a name up, or waits for the lookup of it that is under way.
+    async fn look_up(&self, host: &str) -> Answer {
+        let under_way = self.shared.lookups.lock().get(host).cloned();
+        let mut lookup = match under_way {
+            Some(lookup) => lookup,
+            None => {
+                // Whoever gives up waits for no thread any more.
+                let permit = self.shared.permits.clone().acquire_owned().await;
+                let permit = permit.map_err(|_| io::ErrorKind::Other)?;
+                match self.known(host) {
+                    Some((age, addresses)) if age < self.shared.fresh => return Ok(addresses),
+                    _ => begin(&self.shared, host, permit),
+                }
+            }
+        };
+        match lookup.wait_for(Option::is_some).await {
+            Ok(answer) => answer.clone().unwrap_or(Err(io::ErrorKind::Other)),
+            Err(_) => {
+                // It panicked, and took no notice of its end.
+                self.shared.lookups.lock().remove(host);
+                Err(io::ErrorKind::Other)
+            }
         }
-        let host: Arc<str> = host.into();
-        // A task of its own: it goes on when nobody waits any more.
-        let task = tokio::spawn(look_up(self.shared.clone(), host.clone()));
-        let lookup = task.map(|ended| ended.unwrap_or(Err(io::ErrorKind::Other))).boxed().shared();
-        lookups.insert(host, lookup.clone());
-        lookup
     }
 }
 
-/// Looks a name up once there is a thread for it, and remembers the answer.
-async fn look_up(state: Arc<State>, host: Arc<str>) -> Answer {
-    let permit = state.permits.clone().acquire_owned().await;
-    let (asked, name) = (state.clone(), host.clone());
-    let asking = tokio::task::spawn_blocking(move || {
-        let answer = (asked.ask)(&name);
+/// Begins the lookup of a name, unless one is under way.
+fn begin(state: &Arc<State>, host: &str, permit: OwnedSemaphorePermit) -> Lookup {
+    let mut lookups = state.lookups.lock();
+    if let Some(lookup) = lookups.get(host) {
+        return lookup.clone();
+    }
+    let host: Arc<str> = host.into();
+    let (tell, lookup) = watch::channel(None);
+    lookups.insert(host.clone(), lookup.clone());
+    let state = state.clone();
+    // It goes on when nobody waits any more.
+    tokio::task::spawn_blocking(move || {
+        let answer: Answer = (state.ask)(&host).map(Arc::from).map_err(|error| error.kind());
+        if let Ok(addresses) = &answer {
+            state.remember(host.clone(), addresses.clone());
+        }
+        state.lookups.lock().remove(&host);
+        tell.send_replace(Some(answer));
         // Now, and no sooner, the thread is free.
         drop(permit);
-        answer
     });
-    let answer = asking.await.unwrap_or_else(|_| Err(io::ErrorKind::Other.into()));
-    let answer: Answer = answer.map(Arc::from).map_err(|error| error.kind());
-    if let Ok(addresses) = &answer {
-        let mut answers = state.answers.lock();
+    lookup
+}
+
+impl State {
+    fn remember(&self, host: Arc<str>, addresses: Arc<[IpAddr]>) {
+        let mut answers = self.answers.lock();
         if answers.len() >= MOST_ANSWERS {
-            answers.retain(|_, (at, _)| at.elapsed() < state.fresh);
+            answers.retain(|_, (at, _)| at.elapsed() < self.fresh);
         }
         if answers.len() < MOST_ANSWERS {
-            answers.insert(host.clone(), (Instant::now(), addresses.clone()));
+            answers.insert(host, (Instant::now(), addresses));
         }
     }
-    state.lookups.lock().remove(&host);
-    answer
 }
 
 #[async_trait]
@@ -130,7 +150,7 @@ impl Resolve for SystemResolver {
         {
             return Ok(addresses.to_vec());
         }
-        let lookup = self.lookup(host);
+        let lookup = self.look_up(host);
         let answer = match known {
             None => lookup.await,
             Some((_, addresses)) => timeout(SLOW, lookup).await.unwrap_or(Ok(addresses)),
@@ -144,6 +164,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::mpsc;
 
+    use futures_util::FutureExt as _;
     use tokio::task::JoinSet;
 
     use super::*;
@@ -203,9 +224,12 @@ mod tests {
         // The service's own blocking work finds a thread.
         tokio::task::spawn_blocking(|| {}).await.unwrap();
         assert_eq!(asked.load(Ordering::SeqCst), THREADS);
-        let_go.send(()).unwrap();
-        until_asked(&asked, THREADS + 1).await;
         assert_eq!(resolver.shared.permits.available_permits(), 0);
+        let_go.send(()).unwrap();
+        while resolver.shared.permits.available_permits() == 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(asked.load(Ordering::SeqCst), THREADS);
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
