@@ -34,6 +34,8 @@ const SLOW: Duration = Duration::from_millis(200);
 const MOST_ANSWERS: usize = 4_096;
 
 type Answer = Result<Arc<[IpAddr]>, io::ErrorKind>;
+/// An answer and when it came.
+type Known = (Instant, Arc<[IpAddr]>);
 type Lookup = watch::Receiver<Option<Answer>>;
 type Ask = dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync;
 
@@ -47,7 +49,7 @@ struct State {
     fresh: Duration,
     permits: Arc<Semaphore>,
     lookups: Mutex<HashMap<Arc<str>, Lookup>>,
-    answers: Mutex<HashMap<Arc<str>, (Instant, Arc<[IpAddr]>)>>,
+    answers: Mutex<HashMap<Arc<str>, Known>>,
 }
 
 impl SystemResolver {
@@ -82,26 +84,23 @@ impl SystemResolver {
     /// Looks a name up, or waits for the lookup of it that is under way.
     async fn look_up(&self, host: &str) -> Answer {
         let under_way = self.shared.lookups.lock().get(host).cloned();
-        let mut lookup = match under_way {
-            Some(lookup) => lookup,
-            None => {
-                // Whoever gives up waits for no thread any more.
-                let permit = self.shared.permits.clone().acquire_owned().await;
-                let permit = permit.map_err(|_| io::ErrorKind::Other)?;
-                match self.known(host) {
-                    Some((age, addresses)) if age < self.shared.fresh => return Ok(addresses),
-                    _ => begin(&self.shared, host, permit),
-                }
+        let mut lookup = if let Some(lookup) = under_way {
+            lookup
+        } else {
+            // Whoever gives up waits for no thread any more.
+            let permit = self.shared.permits.clone().acquire_owned().await;
+            let permit = permit.map_err(|_| io::ErrorKind::Other)?;
+            match self.known(host) {
+                Some((age, addresses)) if age < self.shared.fresh => return Ok(addresses),
+                _ => begin(&self.shared, host, permit),
             }
         };
-        match lookup.wait_for(Option::is_some).await {
-            Ok(answer) => answer.clone().unwrap_or(Err(io::ErrorKind::Other)),
-            Err(_) => {
-                // It panicked, and took no notice of its end.
-                self.shared.lookups.lock().remove(host);
-                Err(io::ErrorKind::Other)
-            }
-        }
+        let answer = lookup.wait_for(Option::is_some).await.ok().and_then(|answer| answer.clone());
+        answer.unwrap_or_else(|| {
+            // It panicked, and took no notice of its end.
+            self.shared.lookups.lock().remove(host);
+            Err(io::ErrorKind::Other)
+        })
     }
 }
 
@@ -174,8 +173,8 @@ mod tests {
     }
 
     /// A resolver whose names beginning with `slow` wait until they are let go.
-    fn slow(fresh: Duration) -> (SystemResolver, mpsc::Sender<()>, Arc<AtomicUsize>) {
-        let (let_go, wait) = mpsc::channel();
+    fn slow(fresh: Duration) -> (SystemResolver, mpsc::SyncSender<()>, Arc<AtomicUsize>) {
+        let (let_go, wait) = mpsc::sync_channel(8);
         let (wait, asked) = (Mutex::new(wait), Arc::<AtomicUsize>::default());
         let count = asked.clone();
         let resolver = SystemResolver::asking(fresh, move |host| {

@@ -273,10 +273,9 @@ impl Slots {
         known.young = known.young.saturating_sub(usize::from(slot.is_young));
         known.health = match ended {
             Ended::Answered if slot.is_young => Health::Quick,
-            Ended::Answered => Health::Unproven,
             Ended::TimedOut => Health::Silent,
             Ended::Otherwise if known.health == Health::Silent => Health::Silent,
-            Ended::Otherwise => Health::Unproven,
+            Ended::Answered | Ended::Otherwise => Health::Unproven,
         };
     }
 

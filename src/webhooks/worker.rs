@@ -268,7 +268,7 @@ impl<'a> Round<'a> {
             Ok((_, made)) => {
                 match made.failed {
                     Some(true) => {
-                        self.circuits.failed(flight.circuit, flight.receiver, Instant::now())
+                        self.circuits.failed(flight.circuit, flight.receiver, Instant::now());
                     }
                     Some(false) => self.circuits.succeeded(flight.circuit),
                     None => self.circuits.abandoned(flight.circuit),
