@@ -1,10 +1,13 @@
 //! Endpoints of the configuration.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+
 use serde_json::{Value, json};
 
-use super::{deliveries, note, settled};
-use crate::support::client::{number_of, text_of};
-use crate::support::receiver::Receiver;
+use super::{PRIVATE, deliveries, every, note, settled, task_with};
+use crate::support::client::{column, number_of, text_of};
+use crate::support::receiver::{Receiver, Reply};
 use crate::support::server::Server;
 use crate::support::{Backend, on_every_store};
 
@@ -73,7 +76,7 @@ async fn what_is_owed_to_an_endpoint_that_is_gone_for_a_day_is_cancelled(backend
     // Nothing of a memory store outlives its configuration; there the task is
     // the same one and only Postgres has a second configuration.
     let Backend::Postgres(database) = &backend else { return in_memory(&backend).await };
-    let broken = Receiver::behaving(|_| crate::support::receiver::Reply::Status(500)).await;
+    let broken = Receiver::behaving(|_| Reply::Status(500)).await;
     let endpoint = |path: &str| {
         json!({"url": broken.url(path), "filter": {"types": ["note"]},
                "retry": {"backoff": "fixed", "initialDelayMs": 1_500, "retries": 100}})
@@ -114,20 +117,30 @@ async fn in_memory(backend: &Backend) {
 async fn instances_that_do_not_know_an_endpoint_leave_it_alone(backend: Backend) {
     // A rollout takes two instances over one database.
     let Backend::Postgres(_) = &backend else { return in_memory(&backend).await };
-    let receiver = Receiver::start().await;
-    let endpoints = json!([{"url": receiver.url("/new"), "filter": {"types": ["note"]}}]);
-    let old = [start(&backend, &json!([])).await, start(&backend, &json!([])).await];
+    let status = Arc::new(AtomicU16::new(500));
+    let shown = status.clone();
+    let receiver = Receiver::behaving(move |_| Reply::Status(shown.load(Ordering::SeqCst))).await;
+    let retry = json!({"backoff": "fixed", "initialDelayMs": 500, "retries": 100});
+    let endpoints =
+        json!([{"url": receiver.url("/new"), "filter": {"types": ["news"]}, "retry": retry}]);
+    let environment = [PRIVATE, ("TASKCAST_WEBHOOK__ENDPOINTS", "[]")];
+    let old = backend.start_with(&environment).await;
     let new = start(&backend, &endpoints).await;
     let id = new.new_task().await;
-    for number in 0..20 {
-        new.publish(&id, note(number)).await;
-        // The others look for work when they write.
-        for server in &old {
-            server.new_task().await;
-        }
-    }
+    new.publish(&id, json!(vec![json!({"type": "news"}); 5])).await;
+    receiver.wait_for(5).await;
+    new.terminate();
+    new.ended().await;
+    // The old instance looks for what is due once the others are.
+    let witness = Receiver::behaving(|_| Reply::Status(500)).await;
+    let later = json!([{"url": witness.url("/"), "retry": every(2_000, 1)}]);
+    let witnessed = task_with(&old, later).await;
+    old.publish(&witnessed, note(1)).await;
+    witness.wait_for(2).await;
+
+    status.store(200, Ordering::SeqCst);
+    let new = start(&backend, &endpoints).await;
     let all = settled(&new, &id).await;
-    let cancelled = all.iter().filter(|one| one["state"] == "cancelled").count();
-    assert_eq!((cancelled, all.len()), (0, 20));
-    assert_eq!(receiver.received().len(), 20);
+    let states = column(&all, "state");
+    assert_eq!(states, vec![json!("delivered"); 5]);
 }
