@@ -145,7 +145,7 @@ pub(super) static KEYS: &[Key] = &[
     key("postgres.writeTimeoutMs", Number(1, HOUR_MS), "How long a write is tried, through lost connections too, before it is answered with 503."),
     key("postgres.listen", Switch, "`false` does without LISTEN; readers are then served by polling."),
     // memory
-    key("memory.maxBytes", Number(1, u64::MAX), "What tasks and events may take up. Beyond it the tasks that ended longest ago are dropped; when none has ended, writes are 503 `store_full`."),
+    key("memory.maxBytes", Number(1, u64::MAX), "What tasks, events and their text may take up, an eighth of it kept for idempotency keys, of which the oldest go first. Beyond it the tasks that ended longest ago are dropped; when none has ended, writes are 503 `store_full`."),
     // webhook
     key("webhook.endpoints", Items, "Endpoints that get the events of every task."),
     key("webhook.endpoints[].url", HttpUrl, "Where events are sent.").required(),
@@ -201,6 +201,7 @@ pub(super) static KEYS: &[Key] = &[
     key("limits.bodyBytes", Number(1, 256 * MIB), "Size of a request's body."),
     key("limits.eventDataBytes", Number(1, 256 * MIB), "Size of an event's `data`."),
     key("limits.outcomeBytes", Number(1, 256 * MIB), "Size of `result` and `error` of a transition together."),
+    key("limits.taskBytes", Number(1, 256 * MIB), "Size of all text a task is created with."),
     key("limits.seriesTextBytes", Number(1, GIB / 2), "Size of the text of an accumulate series."),
     key("limits.eventsPerRequest", Number(1, 100_000), "Events in one request."),
     key("limits.nesting", Number(1, 128), "Arrays and objects within one another, in a payload."),

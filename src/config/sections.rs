@@ -22,6 +22,8 @@ pub struct Limits {
     pub event_data_bytes: usize,
     /// Bytes of a transition's `result` and `error` together.
     pub outcome_bytes: usize,
+    /// Bytes of all text a task is created with.
+    pub task_bytes: usize,
     /// Bytes of the joined text of one accumulate series.
     pub series_text_bytes: usize,
     /// Events in one publish request.
@@ -46,6 +48,7 @@ impl Default for Limits {
             body_bytes: 2 * MIB,
             event_data_bytes: MIB,
             outcome_bytes: MIB,
+            task_bytes: 4 * MIB,
             series_text_bytes: 16 * MIB,
             events_per_request: 1000,
             nesting: 64,

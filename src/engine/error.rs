@@ -9,6 +9,9 @@ pub enum CreateTaskError {
     /// Another task has the id.
     #[error("task {0} exists")]
     Exists(TaskId),
+    /// Its text is longer than this many bytes.
+    #[error("the text of a task is limited to {0} bytes")]
+    TooLarge(usize),
     /// Another request was sent with the same idempotency key.
     #[error("the idempotency key was used for another request")]
     KeyConflict,

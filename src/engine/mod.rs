@@ -92,6 +92,9 @@ impl Engine {
         task: NewTask,
         key: Option<IdempotencyKey>,
     ) -> Result<Written<Task>, CreateTaskError> {
+        if task.text_bytes() > self.limits.task_bytes {
+            return Err(CreateTaskError::TooLarge(self.limits.task_bytes));
+        }
         let id = task.id.clone();
         match self.store.create(task, key).await? {
             Created::New(task) => Ok(Written::now(*task)),

@@ -331,6 +331,14 @@ impl From<CreateTaskError> for ApiError {
                 format!("a task with the id {id} exists; choose another or leave it out"),
             )
             .at("/id"),
+            CreateTaskError::TooLarge(limit) => Self::new(
+                ErrorCode::PayloadTooLarge,
+                format!(
+                    "all text of a task together is limited to {limit} bytes; \
+                     send large inputs elsewhere and name them in params"
+                ),
+            )
+            .over(limit as u64),
             CreateTaskError::KeyConflict => Self::key_conflict(),
             CreateTaskError::Store(error) => error.into(),
         }

@@ -171,6 +171,7 @@ fn limits(limits: &config::Limits) -> Limits {
         body_bytes: limits.body_bytes,
         event_data_bytes: limits.event_data_bytes,
         outcome_bytes: limits.outcome_bytes,
+        task_bytes: limits.task_bytes,
         series_text_bytes: limits.series_text_bytes as u64,
         events_per_request: limits.events_per_request,
         nesting: limits.nesting,
