@@ -75,9 +75,7 @@ impl Cleanup for MemoryStore {
         let horizon = now_ms().saturating_sub(IDEMPOTENCY_LIFE_MS);
         let mut gone = 0;
         while gone < limit && state.key_ages.front().is_some_and(|(at, _)| *at < horizon) {
-            if let Some((_, key)) = state.key_ages.pop_front() {
-                state.forget_key(&key);
-            }
+            state.forget_oldest_key();
             gone += 1;
         }
         Ok(gone)

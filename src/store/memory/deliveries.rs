@@ -20,7 +20,7 @@ const ENDED_LIFE_MS: u64 = 3_600_000;
 const FAILED_LIFE_MS: u64 = 604_800_000;
 
 /// What a delivery takes up beside its event, roughly.
-pub(super) const DELIVERY_BYTES: usize = 256;
+const DELIVERY_BYTES: usize = 256;
 
 /// Where a delivery stands within its task.
 pub(super) type DeliverySpot = (u64, HookKey);
@@ -35,6 +35,9 @@ pub(super) struct Debt {
     last: Option<Attempted>,
     next_at_ms: u64,
     updated_at_ms: u64,
+    /// What it takes up, and for the first of an event also the event, which
+    /// it may outlive in the log.
+    bytes: usize,
 }
 
 impl Debt {
@@ -71,11 +74,14 @@ impl State {
     /// Notes what a write owes.
     pub(super) fn owe(&mut self, number: TaskNumber, events: &[Arc<Event>], owed: Vec<Owed>) {
         let Some(record) = self.records.get_mut(&number) else { return };
+        let mut kept = None;
         for Owed { position, hook, receiver } in owed {
             let event = events[position].clone();
             let now = event.timestamp_ms;
             self.due.insert((now, number, event.index, hook.clone()));
+            let is_first = kept.replace(position) != Some(position);
             let debt = Debt {
+                bytes: DELIVERY_BYTES + if is_first { event.size_bytes() } else { 0 },
                 receiver,
                 state: DeliveryState::Pending,
                 attempts: 0,
@@ -84,8 +90,9 @@ impl State {
                 updated_at_ms: now,
                 event,
             };
+            record.debt_bytes += debt.bytes;
+            self.bytes += debt.bytes;
             record.debts.insert((debt.event.index, hook), debt);
-            self.bytes += DELIVERY_BYTES;
         }
     }
 
@@ -213,8 +220,9 @@ impl Deliveries for MemoryStore {
 
     async fn prune_deliveries(&self, limit: usize) -> Result<usize, StoreError> {
         let mut state = self.state.lock();
-        let (now, mut gone) = (now_ms(), 0);
+        let (now, mut gone, mut freed) = (now_ms(), 0, 0);
         for record in state.records.values_mut() {
+            let before = freed;
             record.debts.retain(|_, debt| {
                 let life_ms = match debt.state {
                     DeliveryState::Pending => return true,
@@ -223,10 +231,12 @@ impl Deliveries for MemoryStore {
                 };
                 let is_kept = gone >= limit || debt.updated_at_ms + life_ms > now;
                 gone += usize::from(!is_kept);
+                freed += if is_kept { 0 } else { debt.bytes };
                 is_kept
             });
+            record.debt_bytes -= freed - before;
         }
-        state.bytes -= gone * DELIVERY_BYTES;
+        state.bytes -= freed;
         Ok(gone)
     }
 }
