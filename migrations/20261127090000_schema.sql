@@ -27,7 +27,14 @@ CREATE TABLE taskcast.task (
 CREATE UNIQUE INDEX task_id_live ON taskcast.task (id) WHERE deleted_at IS NULL;
 CREATE INDEX task_deleted ON taskcast.task (deleted_at) WHERE deleted_at IS NOT NULL;
 CREATE INDEX task_type ON taskcast.task (type, number DESC) WHERE type IS NOT NULL AND deleted_at IS NULL;
-CREATE INDEX task_tags ON taskcast.task USING gin (tags) WHERE tags IS NOT NULL;
+
+-- The tags of tasks once more, in the order of lists, which no index on an array
+-- has. Tasks without tags have no rows here.
+CREATE TABLE taskcast.task_tag (
+    tag text COLLATE "C" NOT NULL,
+    task bigint NOT NULL,
+    PRIMARY KEY (tag, task)
+);
 
 -- What every append reads of its task, and what a transition changes. Written
 -- at creation, by transitions, by deletion, and once for each block of the log
@@ -236,7 +243,9 @@ CREATE INDEX cleanup_due ON taskcast.cleanup (due_at, task);
 CREATE TABLE taskcast.lease (
     name text COLLATE "C" PRIMARY KEY,
     holder bigint NOT NULL,
-    until bigint NOT NULL
+    until bigint NOT NULL,
+    -- Digest of the cleanup rules the holder carries out; 0 for none.
+    rules bigint NOT NULL DEFAULT 0
 );
 
 -- Ends a statement whose conditional UPDATE did not match, with everything it

@@ -62,6 +62,7 @@ impl Dispatcher {
         self: &Arc<Self>,
         request: HistoryRequest,
     ) -> Result<Option<OpenedHistory>, StoreError> {
+        let _permit = self.history_reads.acquire().await;
         let Some(head) = self.source().store.head(&request.task).await? else { return Ok(None) };
         if head.status == HeadStatus::Deleted {
             return Ok(None);
@@ -87,6 +88,8 @@ impl Dispatcher {
 impl History {
     /// Returns the next events; none at the end.
     pub async fn read(&mut self) -> Result<Vec<HistoryEvent>, StoreError> {
+        let dispatcher = self.reads.dispatcher.clone();
+        let _permit = dispatcher.history_reads.acquire().await;
         let mut found = Vec::new();
         while found.is_empty() && self.left > 0 {
             if let Some(view) = &mut self.collapsed {

@@ -51,6 +51,9 @@ impl<S: Send + Sync> FromRequestParts<S> for TaskPath {
     }
 }
 
+/// Most entries of any list in a query string.
+const LIST_ENTRIES: usize = 100;
+
 /// The parameters of a query string.
 ///
 /// Names a route does not ask for are never looked at.
@@ -89,7 +92,20 @@ impl Query {
 
     /// Returns every value of `name`, in order.
     pub fn all(&self, name: &str) -> Result<Vec<Cow<'_, str>>, ApiError> {
+        self.bounded(name, self.raw(name).count())?;
         self.raw(name).map(|value| self.decoded(name, value)).collect()
+    }
+
+    /// Refuses a list of too many entries. Every entry costs each row or event
+    /// that a reader looks at.
+    fn bounded(&self, name: &str, entries: usize) -> Result<(), ApiError> {
+        if entries <= LIST_ENTRIES {
+            return Ok(());
+        }
+        let message = format!("query parameter {name} is limited to {LIST_ENTRIES} entries");
+        Err(ApiError::new(ErrorCode::LimitExceeded, message)
+            .at(format!("/query/{name}"))
+            .over(LIST_ENTRIES as u64))
     }
 
     /// Returns the value of `name`; of several the last.
@@ -108,11 +124,9 @@ impl Query {
         parse: impl Fn(&str) -> Option<T>,
     ) -> Result<Vec<T>, ApiError> {
         let value = self.last(name)?.unwrap_or_default();
-        value
-            .split(',')
-            .filter(|entry| !entry.is_empty())
-            .map(|entry| parse(entry).ok_or_else(|| self.invalid(name, problem)))
-            .collect()
+        let entries = || value.split(',').filter(|entry| !entry.is_empty());
+        self.bounded(name, entries().count())?;
+        entries().map(|entry| parse(entry).ok_or_else(|| self.invalid(name, problem))).collect()
     }
 
     /// Returns the whole number `name` if it is there; it must lie in `range`.

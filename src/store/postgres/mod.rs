@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 pub use self::options::{ConnectError, PostgresOptions, default_lanes, is_on_this_machine};
 use self::rollup::RollupQueue;
@@ -42,6 +42,10 @@ use crate::supervisor::Supervisor;
 /// Oldest Postgres that is supported, as it numbers itself.
 const OLDEST_VERSION: i32 = 140_000;
 
+/// Connections for reading, for each list that may be under way beside the
+/// first: lists never keep readiness, streams and webhooks waiting.
+const CONNECTIONS_PER_LIST: usize = 4;
+
 /// How long a read waits for a connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -53,6 +57,8 @@ pub(super) struct PostgresStore {
     write_timeout: Duration,
     removal_delay: Duration,
     pruned: Pruned,
+    /// Lists under way: fewer than there are connections.
+    lists: Semaphore,
     reporter: Reporter,
 }
 
@@ -159,6 +165,7 @@ pub(super) async fn open(
         write_timeout: options.write_timeout,
         removal_delay: options.removal_delay,
         pruned: Pruned::default(),
+        lists: Semaphore::new(options.read_connections as usize / CONNECTIONS_PER_LIST + 1),
         reporter,
     };
     Ok(Opened {

@@ -15,6 +15,8 @@ on_every_store![
     payloads_nest_only_so_deep,
     a_task_has_a_largest_number_of_tags,
     configured_limits_replace_the_defaults,
+    the_text_of_a_task_is_limited,
+    a_list_in_a_query_string_has_at_most_100_entries,
 ];
 
 const MIB: usize = 1 << 20;
@@ -187,4 +189,51 @@ async fn configured_limits_replace_the_defaults(backend: Backend) {
     for (refusal, limit) in refusals {
         says(&refusal.refused(400, "limit_exceeded"), limit);
     }
+}
+
+/// Rules: H82, H29
+async fn the_text_of_a_task_is_limited(backend: Backend) {
+    let server = backend.start_with(&[("TASKCAST_LIMITS__TASK_BYTES", "5003")]).await;
+    let long = "x".repeat(5_003);
+    let cleanup = json!({"rules": [{"name": "x".repeat(200), "target": "all"}, {"name": "x".repeat(200), "target": "all"}]});
+    for task in [
+        json!({"params": {"p": long}}),
+        json!({"metadata": {"m": long}}),
+        json!({"tags": (0..40).map(|n| format!("{n}{}", "x".repeat(200))).collect::<Vec<_>>()}),
+        json!({"cleanup": cleanup, "params": {"p": "x".repeat(4_700)}}),
+    ] {
+        too_large(&server.post("/tasks", task).await, 5_003);
+    }
+    server.create(json!({"params": {"p": "x".repeat(4_500)}})).await;
+}
+
+/// Rules: H83, H29
+async fn a_list_in_a_query_string_has_at_most_100_entries(backend: Backend) {
+    let server = backend.start().await;
+    let id = server.running_task().await;
+    let list =
+        |name: &str, count: usize, entry: &str| format!("{name}={}", vec![entry; count].join(","));
+    let tags = |count: usize| vec!["tag=a"; count].join("&");
+    for (query, path) in [
+        (list("type", 101, "a"), "/query/type"),
+        (list("status", 101, "running"), "/query/status"),
+        (tags(101), "/query/tag"),
+    ] {
+        let refusal = server.get(&format!("/tasks?{query}")).await;
+        says(&refusal.refused_at(400, "limit_exceeded", path), 100);
+    }
+    for query in [list("type", 100, "a"), list("status", 100, "running"), tags(100)] {
+        server.get(&format!("/tasks?{query}")).await.expect(200);
+    }
+    let history = format!("/tasks/{id}/events/history");
+    for route in [format!("/tasks/{id}/events"), history.clone(), "/events".to_owned()] {
+        for (query, path) in [
+            (list("types", 101, "a"), "/query/types"),
+            (list("levels", 101, "info"), "/query/levels"),
+        ] {
+            let refusal = server.get(&format!("{route}?{query}")).await;
+            says(&refusal.refused_at(400, "limit_exceeded", path), 100);
+        }
+    }
+    server.get(&format!("{history}?{}", list("types", 100, "a"))).await.expect(200);
 }

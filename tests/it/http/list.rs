@@ -13,6 +13,7 @@ on_every_store![
     a_list_keeps_tasks_of_the_wanted_status_and_type,
     a_list_keeps_tasks_that_have_every_tag,
     a_page_of_large_tasks_ends_early,
+    short_pages_lead_to_everything_that_filters_match_together,
 ];
 
 async fn page(server: &Server, query: &str) -> (Vec<Value>, Option<String>) {
@@ -185,4 +186,30 @@ async fn a_page_of_large_tasks_ends_early(backend: Backend) {
     let mut all = column(&tasks, "id");
     all.extend(rest);
     assert_eq!(all, ["task-5", "task-4", "task-3", "task-2", "task-1", "task-0"]);
+}
+
+/// Rules: H84
+async fn short_pages_lead_to_everything_that_filters_match_together(backend: Backend) {
+    let server = backend.start().await;
+    for n in 0..60 {
+        let task = json!({
+            "id": format!("task-{n}"),
+            "type": if n % 3 == 0 { "llm.chat" } else { "tool" },
+            "tags": if n % 20 == 6 { vec!["rare"] } else { vec!["common"] },
+        });
+        server.create(task).await;
+    }
+    let (mut found, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let query = format!("?type=llm.*&tag=rare&status=pending&limit=2{cursor}");
+        let (tasks, next) = page(&server, &query).await;
+        assert!(tasks.len() <= 2);
+        found.extend(column(&tasks, "id"));
+        match next {
+            None => break,
+            Some(next) => cursor = format!("&cursor={next}"),
+        }
+    }
+    // Of 6, 26 and 46 only the first is divisible by three.
+    assert_eq!(found, ["task-6"]);
 }
