@@ -26,9 +26,14 @@ const DEADLINE_BATCH: usize = 100;
 /// How often remains are looked for.
 const PURGE_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Rows removed at a time, and the pause before the next.
-const PURGE_BATCH: usize = 2_000;
-const PURGE_PAUSE: Duration = Duration::from_millis(50);
+/// Rows of deleted tasks removed at a time, old keys and deliveries removed at
+/// a time, and the pause before the next.
+const PURGE_BATCH: usize = 5_000;
+const PRUNE_BATCH: usize = 2_000;
+const PURGE_PAUSE: Duration = Duration::from_millis(20);
+
+/// How often what waits is counted.
+const BACKLOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Finished tasks looked at, and rows removed, in one bite of cleanup.
 const SWEEP_BATCH: usize = 500;
@@ -110,14 +115,14 @@ pub(crate) async fn clean_up(
     interval: Duration,
     metrics: Arc<Metrics>,
 ) {
-    let holder = rand::random();
+    let mut cleaner = Cleaner { store, rules, metrics, holder: rand::random(), differed: false };
     loop {
         let next = Instant::now() + interval;
-        match lead(&*store, &rules, holder, &metrics).await {
+        match cleaner.lead().await {
             Ok(cleaned) if cleaned.more => sleep(CLEANUP_PAUSE).await,
             Ok(_) => sleep_until(next).await,
             Err(error) => {
-                metrics.cleanup_failed();
+                cleaner.metrics.cleanup_failed();
                 tracing::debug!(%error, "could not clean up");
                 sleep_until(next).await;
             }
@@ -125,35 +130,73 @@ pub(crate) async fn clean_up(
     }
 }
 
-/// Takes one bite, if it is this instance's turn.
-async fn lead(
-    store: &dyn Store,
-    rules: &CleanupRules,
+/// Carries out the rules of one instance.
+struct Cleaner {
+    store: Arc<dyn Store>,
+    rules: Arc<CleanupRules>,
+    metrics: Arc<Metrics>,
+    /// Names the instance.
     holder: u64,
-    metrics: &Metrics,
-) -> Result<Cleaned, StoreError> {
-    if !store.lead_cleanup(holder, CLEANUP_LEASE_MS).await? {
-        return Ok(Cleaned::default());
+    /// Whether another instance had other rules when last looked at.
+    differed: bool,
+}
+
+impl Cleaner {
+    /// Cleans one chunk, if it is this instance's turn.
+    async fn lead(&mut self) -> Result<Cleaned, StoreError> {
+        let Self { store, rules, holder, .. } = &*self;
+        let lead = store.lead_cleanup(*holder, rules, CLEANUP_LEASE_MS).await?;
+        self.tell_of_rules(lead.rules_differ);
+        let Self { store, rules, .. } = &*self;
+        if !lead.is_ours {
+            return Ok(Cleaned::default());
+        }
+        let scheduled = store.schedule_cleanup(rules, SWEEP_BATCH).await?;
+        let mut cleaned = store.clean(rules, CLEANUP_BATCH).await?;
+        self.metrics.cleaned(cleaned.tasks, cleaned.events);
+        cleaned.more |= scheduled == SWEEP_BATCH;
+        if cleaned.tasks > 0 || cleaned.events > 0 {
+            tracing::debug!(tasks = cleaned.tasks, events = cleaned.events, "cleaned up");
+        }
+        Ok(cleaned)
     }
-    let swept = store.schedule_cleanup(rules, SWEEP_BATCH).await?;
-    let mut cleaned = store.clean(rules, CLEANUP_BATCH).await?;
-    metrics.cleaned(cleaned.tasks, cleaned.events);
-    cleaned.more |= swept == SWEEP_BATCH;
-    if cleaned.tasks > 0 || cleaned.events > 0 {
-        tracing::debug!(tasks = cleaned.tasks, events = cleaned.events, "cleaned up");
+
+    /// Tells when rules of instances begin to differ, and when they agree
+    /// again: only those of one instance are carried out.
+    fn tell_of_rules(&mut self, differ: bool) {
+        self.metrics.cleanup_rules_differ(differ);
+        match (self.differed, differ) {
+            (false, true) => tracing::warn!(
+                "another instance carries out other cleanup rules than this one has; \
+                 give all instances the same `cleanup.rules`"
+            ),
+            (true, false) => tracing::info!("cleanup rules of all instances agree again"),
+            (true, true) | (false, false) => {}
+        }
+        self.differed = differ;
     }
-    Ok(cleaned)
+}
+
+/// Counts what waits to be removed, for ever.
+pub(crate) async fn watch_backlog(store: Arc<dyn Store>, metrics: Arc<Metrics>) {
+    loop {
+        match store.backlog().await {
+            Ok(backlog) => metrics.backlog(backlog.deleted_tasks, backlog.due_cleanups),
+            Err(error) => tracing::debug!(%error, "could not count what waits for cleanup"),
+        }
+        sleep(BACKLOG_INTERVAL).await;
+    }
 }
 
 /// Forgets idempotency keys and ended deliveries that are old, for ever.
 pub(crate) async fn prune(store: Arc<dyn Store>) {
     loop {
         let gone = async {
-            let keys = store.prune_keys(PURGE_BATCH).await?;
-            Ok::<_, StoreError>(keys.max(store.prune_deliveries(PURGE_BATCH).await?))
+            let keys = store.prune_keys(PRUNE_BATCH).await?;
+            Ok::<_, StoreError>(keys.max(store.prune_deliveries(PRUNE_BATCH).await?))
         };
         match gone.await {
-            Ok(PURGE_BATCH..) => sleep(PURGE_PAUSE).await,
+            Ok(PRUNE_BATCH..) => sleep(PURGE_PAUSE).await,
             Ok(_) => sleep(PRUNE_INTERVAL).await,
             Err(error) => {
                 tracing::debug!(%error, "could not prune keys and deliveries");

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use prometheus_client::encoding::text;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
@@ -62,6 +63,9 @@ pub struct Metrics {
     cleanup_rounds: Counters<CleanupOutcome>,
     cleaned_tasks: Counter,
     cleaned_events: Counter,
+    deleted_tasks: Gauge,
+    due_cleanups: Gauge,
+    rules_differ: Gauge,
     deadlines: Counter,
     dropped: Counters<DropReason>,
     unhandled: Counter,
@@ -110,6 +114,19 @@ impl Metrics {
             "cleaned_events",
             "Events removed by cleanup rules from tasks that stay",
         );
+        let gauge = |registry: &mut Registry, name, help| {
+            let gauge = Gauge::default();
+            registry.register(name, help, Gauge::clone(&gauge));
+            gauge
+        };
+        let deleted_tasks =
+            gauge(registry, "deleted_tasks", "Deleted tasks of which something is still stored");
+        let due_cleanups = gauge(registry, "due_cleanups", "Cleanup rules that are due for a task");
+        let rules_differ = gauge(
+            registry,
+            "cleanup_rules_differ",
+            "1 while another instance carries out other cleanup rules than this one has",
+        );
         let deadlines =
             counter(registry, "deadlines_enforced", "Tasks this instance ended at their deadline");
         let dropped = Counters::new(
@@ -128,6 +145,9 @@ impl Metrics {
             cleanup_rounds,
             cleaned_tasks,
             cleaned_events,
+            deleted_tasks,
+            due_cleanups,
+            rules_differ,
             deadlines,
             dropped,
             unhandled,
@@ -244,6 +264,18 @@ impl Metrics {
     /// Counts a round of cleanup the store did not let happen.
     pub fn cleanup_failed(&self) {
         self.cleanup_rounds.of(CleanupOutcome::Failed).inc();
+    }
+
+    /// Sets how many deleted tasks are not purged and how many rules are due.
+    pub fn backlog(&self, deleted_tasks: u64, due_cleanups: u64) {
+        let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        self.deleted_tasks.set(signed(deleted_tasks));
+        self.due_cleanups.set(signed(due_cleanups));
+    }
+
+    /// Sets whether another instance has other cleanup rules.
+    pub fn cleanup_rules_differ(&self, differ: bool) {
+        self.rules_differ.set(i64::from(differ));
     }
 
     /// Counts a task ended at its deadline.

@@ -179,6 +179,9 @@ impl Service {
         });
         let store = self.opened.store.clone();
         self.supervisor.run("purge", move || maintenance::purge(store.clone()));
+        let (store, metrics) = (self.opened.store.clone(), self.app.observer.metrics.clone());
+        self.supervisor
+            .run("backlog", move || maintenance::watch_backlog(store.clone(), metrics.clone()));
         let (store, rules) = (self.opened.store.clone(), Arc::new(CleanupRules::new(cleanup)));
         let metrics = self.app.observer.metrics.clone();
         self.supervisor.run("cleanup", move || {

@@ -13,9 +13,9 @@ use crate::domain::{
 };
 use crate::store::memory::MemoryStore;
 use crate::store::{
-    Appended, ClaimedDelivery, Cleaned, Cleanup, Commit, CommitListener, Created, Deliveries,
-    Delivery, DeliveryClaim, DeliveryOutcome, Events, Head, Journal, JournalMark, Page, ReadRange,
-    SeriesSpan, StoreError, TaskRef, Tasks, View,
+    Appended, Backlog, ClaimedDelivery, Cleaned, Cleanup, Commit, CommitListener, Created,
+    Deliveries, Delivery, DeliveryClaim, DeliveryOutcome, Events, Head, Journal, JournalMark, Lead,
+    Page, ReadRange, SeriesSpan, StoreError, TaskRef, Tasks, View,
 };
 
 /// The commits of the store are told of by the tests, when they like.
@@ -193,8 +193,13 @@ impl Deliveries for Shelf {
 
 #[async_trait]
 impl Cleanup for Shelf {
-    async fn lead_cleanup(&self, holder: u64, ttl_ms: u64) -> Result<bool, StoreError> {
-        self.memory.lead_cleanup(holder, ttl_ms).await
+    async fn lead_cleanup(
+        &self,
+        holder: u64,
+        rules: &CleanupRules,
+        ttl_ms: u64,
+    ) -> Result<Lead, StoreError> {
+        self.memory.lead_cleanup(holder, rules, ttl_ms).await
     }
 
     async fn schedule_cleanup(
@@ -207,6 +212,10 @@ impl Cleanup for Shelf {
 
     async fn clean(&self, rules: &CleanupRules, limit: usize) -> Result<Cleaned, StoreError> {
         self.memory.clean(rules, limit).await
+    }
+
+    async fn backlog(&self) -> Result<Backlog, StoreError> {
+        self.memory.backlog().await
     }
 
     async fn prune_keys(&self, limit: usize) -> Result<usize, StoreError> {

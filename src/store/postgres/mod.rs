@@ -16,6 +16,7 @@ mod read;
 mod rollup;
 mod rows;
 mod session;
+mod short_logs;
 mod snapshots;
 mod wake;
 mod write;
