@@ -298,8 +298,8 @@ async fn publish_beside_hostile(service: &Service, router: &Router) -> anyhow::R
     ratios.sort_by(f64::total_cmp);
     let median = ratios[TURNS / 2];
     println!(
-        "\npublishing beside {HOSTILE} hostile readers: {median:.2} times as long (at most {SLOWER}), \
-         not ready {not_ready} of {TURNS} times"
+        "\npublishing beside {HOSTILE} hostile readers: {median:.2} times as long \
+         (at most {SLOWER}), not ready {not_ready} of {TURNS} times"
     );
     Ok(median <= SLOWER && not_ready == 0)
 }
