@@ -92,13 +92,13 @@ impl Query {
 
     /// Returns every value of `name`, in order.
     pub fn all(&self, name: &str) -> Result<Vec<Cow<'_, str>>, ApiError> {
-        self.bounded(name, self.raw(name).count())?;
+        Self::bounded(name, self.raw(name).count())?;
         self.raw(name).map(|value| self.decoded(name, value)).collect()
     }
 
     /// Refuses a list of too many entries. Every entry costs each row or event
     /// that a reader looks at.
-    fn bounded(&self, name: &str, entries: usize) -> Result<(), ApiError> {
+    fn bounded(name: &str, entries: usize) -> Result<(), ApiError> {
         if entries <= LIST_ENTRIES {
             return Ok(());
         }
@@ -125,7 +125,7 @@ impl Query {
     ) -> Result<Vec<T>, ApiError> {
         let value = self.last(name)?.unwrap_or_default();
         let entries = || value.split(',').filter(|entry| !entry.is_empty());
-        self.bounded(name, entries().count())?;
+        Self::bounded(name, entries().count())?;
         entries().map(|entry| parse(entry).ok_or_else(|| self.invalid(name, problem))).collect()
     }
 

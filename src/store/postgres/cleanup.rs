@@ -265,7 +265,9 @@ impl Cleanup for PostgresStore {
         }
         // They would be passed over in what is due until they are purged.
         let mut gone = Rest::default();
-        doomed.iter().for_each(|(_, row)| gone.finish(row));
+        for (_, row) in &doomed {
+            gone.finish(row);
+        }
         self.note_rest(&gone).await?;
         Ok(cleaned)
     }

@@ -45,7 +45,7 @@ struct Candidates {
 
 impl Candidates {
     /// Merges streams of which each was cut at `cut` tasks.
-    fn any_of(streams: Vec<Vec<i64>>, cut: usize) -> Self {
+    fn any_of(streams: &[Vec<i64>], cut: usize) -> Self {
         let last = |stream: &Vec<i64>| stream.last().copied().filter(|_| stream.len() >= cut);
         let floor = streams.iter().filter_map(last).max().unwrap_or(0);
         let mut numbers: Vec<i64> = streams.concat();
@@ -206,7 +206,7 @@ async fn with_ids(
     let numbers =
         sqlx::query_file_scalar!("sql/tasks/list_ids.sql", ids).fetch_all(session).await?;
     let older = numbers.into_iter().filter(|number| *number < filters.before);
-    Ok(Candidates::any_of(vec![older.collect()], usize::MAX))
+    Ok(Candidates::any_of(&[older.collect()], usize::MAX))
 }
 
 async fn in_statuses(
@@ -218,7 +218,7 @@ async fn in_statuses(
     let limit = to_i64(cut as u64);
     let query =
         sqlx::query_file_scalar!("sql/tasks/list_statuses.sql", statuses, filters.before, limit);
-    Ok(Candidates::any_of(query.fetch_all(session).await?, cut))
+    Ok(Candidates::any_of(&query.fetch_all(session).await?, cut))
 }
 
 /// Returns what each tag names: a task must have all of them.
@@ -231,7 +231,7 @@ async fn with_tags(
     let limit = to_i64(cut as u64);
     let query = sqlx::query_file_scalar!("sql/tasks/list_tags.sql", tags, filters.before, limit);
     let streams = query.fetch_all(session).await?.into_iter();
-    Ok(streams.map(|stream| Candidates::any_of(vec![stream], cut)).collect())
+    Ok(streams.map(|stream| Candidates::any_of(&[stream], cut)).collect())
 }
 
 /// Returns what a list of types names; `None` when it names so many types that
@@ -266,7 +266,7 @@ async fn with_types(
     let cut = filters.share(types.len());
     let limit = to_i64(cut as u64);
     let query = sqlx::query_file_scalar!("sql/tasks/list_types.sql", types, filters.before, limit);
-    Ok(Candidates::any_of(query.fetch_all(session).await?, cut))
+    Ok(Candidates::any_of(&query.fetch_all(session).await?, cut))
 }
 
 /// Reads all tasks behind prefixes of very many types, if those are few.
@@ -289,10 +289,10 @@ async fn with_prefixes(
     for stream in &mut streams {
         stream.retain(|number| *number < filters.before);
     }
-    let with_prefix = Candidates::any_of(streams, usize::MAX);
+    let with_prefix = Candidates::any_of(&streams, usize::MAX);
     let with_type = with_types(session, filters, exact).await?;
     let floor = with_type.floor;
-    let mut both = Candidates::any_of(vec![with_prefix.numbers, with_type.numbers], usize::MAX);
+    let mut both = Candidates::any_of(&[with_prefix.numbers, with_type.numbers], usize::MAX);
     both.numbers.retain(|number| *number >= floor);
     Ok(Some(Candidates { floor, ..both }))
 }
@@ -351,9 +351,9 @@ mod tests {
 
     #[test]
     fn merged_streams_are_known_down_to_where_the_first_was_cut() {
-        let merged = Candidates::any_of(vec![vec![90, 70, 50], vec![80, 10]], 3);
+        let merged = Candidates::any_of(&[vec![90, 70, 50], vec![80, 10]], 3);
         assert_eq!((merged.numbers, merged.floor), (vec![90, 80, 70, 50], 50));
-        let whole = Candidates::any_of(vec![vec![90, 70], vec![80, 10]], 3);
+        let whole = Candidates::any_of(&[vec![90, 70], vec![80, 10]], 3);
         assert_eq!((whole.numbers, whole.floor), (vec![90, 80, 70, 10], 0));
     }
 
