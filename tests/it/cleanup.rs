@@ -177,7 +177,8 @@ async fn instances_whose_rules_differ_say_so_and_one_without_rules_is_in_nobodys
     .await;
     let second = start(&backend, &json!([{"target": "all", "match": {"taskTypes": ["b"]}}])).await;
     let says = async |server: &crate::support::server::Server| {
-        server.get("/metrics").await.text.contains("taskcast_cleanup_rules_differ 1")
+        let text = server.get("/metrics").await.text;
+        text.lines().any(|line| line == "taskcast_cleanup_rules_differ 1")
     };
     until("one of them says that its rules are not carried out", || async {
         (says(&first).await != says(&second).await).then_some(())
