@@ -27,7 +27,14 @@ CREATE TABLE taskcast.task (
 CREATE UNIQUE INDEX task_id_live ON taskcast.task (id) WHERE deleted_at IS NULL;
 CREATE INDEX task_deleted ON taskcast.task (deleted_at) WHERE deleted_at IS NOT NULL;
 CREATE INDEX task_type ON taskcast.task (type, number DESC) WHERE type IS NOT NULL AND deleted_at IS NULL;
-CREATE INDEX task_tags ON taskcast.task USING gin (tags) WHERE tags IS NOT NULL;
+
+-- The tags of tasks once more, in the order of lists, which no index on an array
+-- has. Tasks without tags have no rows here.
+CREATE TABLE taskcast.task_tag (
+    tag text COLLATE "C" NOT NULL,
+    task bigint NOT NULL,
+    PRIMARY KEY (tag, task)
+);
 
 -- What every append reads of its task, and what a transition changes. Written
 -- at creation, by transitions, by deletion, and once for each block of the log
@@ -192,7 +199,7 @@ CREATE TABLE taskcast.delivery (
     index bigint NOT NULL,
     -- Position among the task's hooks, or name of a configured endpoint.
     hook text COLLATE "C" NOT NULL,
-    -- Groups what goes to one receiver.
+    -- Groups what goes to one receiver; negative for configured endpoints.
     receiver bigint NOT NULL,
     -- Timestamp of the event, Unix milliseconds.
     at bigint NOT NULL,
@@ -200,6 +207,10 @@ CREATE TABLE taskcast.delivery (
     attempts integer NOT NULL DEFAULT 0,
     -- When the next attempt is due, or the claim on the present one ends.
     next_at bigint NOT NULL,
+    -- Whether that time has come, as far as anybody looked. What is due and
+    -- what waits have an index each, so that finding the receivers of what is
+    -- due does not step over those that are only owed something later.
+    ready boolean NOT NULL DEFAULT true,
     updated_at bigint NOT NULL,
     last_status integer,
     last_problem text,
@@ -217,7 +228,8 @@ CREATE TABLE taskcast.delivery (
     autovacuum_vacuum_threshold = 1000
 );
 
-CREATE INDEX delivery_due ON taskcast.delivery (receiver, next_at) WHERE state = 0;
+CREATE INDEX delivery_ready ON taskcast.delivery (receiver, next_at) WHERE state = 0 AND ready;
+CREATE INDEX delivery_waiting ON taskcast.delivery (next_at) WHERE state = 0 AND NOT ready;
 CREATE INDEX delivery_kept ON taskcast.delivery (state, updated_at) WHERE state <> 0;
 
 -- Which cleanup rules apply to which finished tasks, and when they act next.
@@ -236,7 +248,9 @@ CREATE INDEX cleanup_due ON taskcast.cleanup (due_at, task);
 CREATE TABLE taskcast.lease (
     name text COLLATE "C" PRIMARY KEY,
     holder bigint NOT NULL,
-    until bigint NOT NULL
+    until bigint NOT NULL,
+    -- Digest of the cleanup rules the holder carries out; 0 for none.
+    rules bigint NOT NULL DEFAULT 0
 );
 
 -- Ends a statement whose conditional UPDATE did not match, with everything it

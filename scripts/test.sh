@@ -16,6 +16,9 @@ ensure_postgres
 if ! command -v pgbouncer >/dev/null; then
   apt_install "PgBouncer, the pooler that some tests put in front of Postgres" pgbouncer
 fi
+if ! command -v nginx >/dev/null; then
+  apt_install "nginx, which some tests put in front of two instances" nginx-light
+fi
 for component in rustfmt clippy; do
   if ! cargo "${component/rustfmt/fmt}" --version >/dev/null 2>&1; then
     command -v rustup >/dev/null || die "$component is missing. Install it with your Rust toolchain."

@@ -7,12 +7,13 @@
 //! lease. Everything goes in small bites with pauses, so that appends get
 //! their turn.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::domain::{CleanupRules, TaskStatus, Transition};
+use crate::domain::{CleanupRules, TaskId, TaskStatus, Transition};
 use crate::engine::{Engine, TransitionError, WriteContext};
 use crate::metrics::Metrics;
 use crate::store::{Cleaned, Store, StoreError};
@@ -26,9 +27,14 @@ const DEADLINE_BATCH: usize = 100;
 /// How often remains are looked for.
 const PURGE_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Rows removed at a time, and the pause before the next.
-const PURGE_BATCH: usize = 2_000;
-const PURGE_PAUSE: Duration = Duration::from_millis(50);
+/// Rows of deleted tasks removed at a time, old keys and deliveries removed at
+/// a time, and the pause before the next.
+const PURGE_BATCH: usize = 5_000;
+const PRUNE_BATCH: usize = 2_000;
+const PURGE_PAUSE: Duration = Duration::from_millis(20);
+
+/// How often what waits is counted.
+const BACKLOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Finished tasks looked at, and rows removed, in one bite of cleanup.
 const SWEEP_BATCH: usize = 500;
@@ -43,17 +49,24 @@ const CLEANUP_LEASE_MS: u64 = 5_000;
 /// How often keys and deliveries are looked through for those that are old.
 const PRUNE_INTERVAL: Duration = Duration::from_mins(1);
 
+/// How long a task is passed over that could not be ended, and how many are:
+/// the next ones get their turn meanwhile.
+const DEFER_TIMEOUT: Duration = Duration::from_secs(2);
+const MAX_DEFERRED: usize = 1_000;
+
 /// Ends tasks whose deadline has passed, oldest first, for ever.
 pub(crate) async fn enforce_deadlines(
     store: Arc<dyn Store>,
     engine: Engine,
     metrics: Arc<Metrics>,
 ) {
+    let mut deadlines = Deadlines { store, engine, metrics, deferred: HashMap::new() };
     loop {
         let next = Instant::now() + DEADLINE_INTERVAL;
-        match end_overdue(&*store, &engine, &metrics).await {
+        match deadlines.end_overdue().await {
             // As many as asked for: there may be more.
-            Ok(DEADLINE_BATCH) => {}
+            Ok(Ended { looked_at: DEADLINE_BATCH, ended: 1.. }) => {}
+            // Without any progress the next attempt would be as futile.
             Ok(_) => sleep_until(next).await,
             Err(error) => {
                 tracing::debug!(%error, "could not look for overdue tasks");
@@ -63,19 +76,51 @@ pub(crate) async fn enforce_deadlines(
     }
 }
 
-async fn end_overdue(
-    store: &dyn Store,
-    engine: &Engine,
-    metrics: &Metrics,
-) -> Result<usize, StoreError> {
-    let overdue = store.overdue(DEADLINE_BATCH).await?;
-    let count = overdue.len();
-    let timeouts = overdue.into_iter().map(|id| async move {
+/// What became of a batch of overdue tasks.
+struct Ended {
+    looked_at: usize,
+    ended: usize,
+}
+
+/// Ends overdue tasks.
+struct Deadlines {
+    store: Arc<dyn Store>,
+    engine: Engine,
+    metrics: Arc<Metrics>,
+    /// Tasks that could not be ended, and until when they are passed over.
+    deferred: HashMap<TaskId, Instant>,
+}
+
+impl Deadlines {
+    /// Ends the oldest overdue tasks that are not deferred.
+    async fn end_overdue(&mut self) -> Result<Ended, StoreError> {
+        let now = Instant::now();
+        self.deferred.retain(|_, until| *until > now);
+        let mut overdue = self.store.overdue(DEADLINE_BATCH + self.deferred.len()).await?;
+        overdue.retain(|id| !self.deferred.contains_key(id));
+        overdue.truncate(DEADLINE_BATCH);
+        // At once, so that they share the store's batches.
+        let timeouts = overdue.iter().map(|id| self.end(id));
+        let outcomes = futures_util::future::join_all(timeouts).await;
+        let ended = outcomes.iter().filter(|is_ended| **is_ended).count();
+        let looked_at = overdue.len();
+        let until = Instant::now() + DEFER_TIMEOUT;
+        for (id, is_ended) in overdue.into_iter().zip(outcomes) {
+            if !is_ended && self.deferred.len() < MAX_DEFERRED {
+                self.deferred.insert(id, until);
+            }
+        }
+        Ok(Ended { looked_at, ended })
+    }
+
+    /// Ends a task; returns whether this made the transition.
+    async fn end(&self, id: &TaskId) -> bool {
         let timeout = Transition { to: TaskStatus::Timeout, result: None, error: None };
-        match engine.transition(&id, timeout, WriteContext::default()).await {
+        match self.engine.transition(id, timeout, WriteContext::default()).await {
             Ok(_) => {
-                metrics.deadline_enforced();
+                self.metrics.deadline_enforced();
                 tracing::debug!(task.id = %id, "task timed out");
+                return true;
             }
             // It ended, or another instance was first.
             Err(TransitionError::Illegal { .. } | TransitionError::NoSuchTask) => {}
@@ -83,10 +128,8 @@ async fn end_overdue(
                 tracing::debug!(task.id = %id, %error, "could not time a task out");
             }
         }
-    });
-    // At once, so that they share the store's batches.
-    futures_util::future::join_all(timeouts).await;
-    Ok(count)
+        false
+    }
 }
 
 /// Removes what deleted tasks left behind, in small bites, for ever.
@@ -110,14 +153,14 @@ pub(crate) async fn clean_up(
     interval: Duration,
     metrics: Arc<Metrics>,
 ) {
-    let holder = rand::random();
+    let mut cleaner = Cleaner { store, rules, metrics, holder: rand::random(), differed: false };
     loop {
         let next = Instant::now() + interval;
-        match lead(&*store, &rules, holder, &metrics).await {
+        match cleaner.lead().await {
             Ok(cleaned) if cleaned.more => sleep(CLEANUP_PAUSE).await,
             Ok(_) => sleep_until(next).await,
             Err(error) => {
-                metrics.cleanup_failed();
+                cleaner.metrics.cleanup_failed();
                 tracing::debug!(%error, "could not clean up");
                 sleep_until(next).await;
             }
@@ -125,35 +168,73 @@ pub(crate) async fn clean_up(
     }
 }
 
-/// Takes one bite, if it is this instance's turn.
-async fn lead(
-    store: &dyn Store,
-    rules: &CleanupRules,
+/// Carries out the rules of one instance.
+struct Cleaner {
+    store: Arc<dyn Store>,
+    rules: Arc<CleanupRules>,
+    metrics: Arc<Metrics>,
+    /// Names the instance.
     holder: u64,
-    metrics: &Metrics,
-) -> Result<Cleaned, StoreError> {
-    if !store.lead_cleanup(holder, CLEANUP_LEASE_MS).await? {
-        return Ok(Cleaned::default());
+    /// Whether another instance had other rules when last looked at.
+    differed: bool,
+}
+
+impl Cleaner {
+    /// Cleans one chunk, if it is this instance's turn.
+    async fn lead(&mut self) -> Result<Cleaned, StoreError> {
+        let Self { store, rules, holder, .. } = &*self;
+        let lead = store.lead_cleanup(*holder, rules, CLEANUP_LEASE_MS).await?;
+        self.tell_of_rules(lead.rules_differ);
+        let Self { store, rules, .. } = &*self;
+        if !lead.is_ours {
+            return Ok(Cleaned::default());
+        }
+        let scheduled = store.schedule_cleanup(rules, SWEEP_BATCH).await?;
+        let mut cleaned = store.clean(rules, CLEANUP_BATCH).await?;
+        self.metrics.cleaned(cleaned.tasks, cleaned.events);
+        cleaned.more |= scheduled == SWEEP_BATCH;
+        if cleaned.tasks > 0 || cleaned.events > 0 {
+            tracing::debug!(tasks = cleaned.tasks, events = cleaned.events, "cleaned up");
+        }
+        Ok(cleaned)
     }
-    let swept = store.schedule_cleanup(rules, SWEEP_BATCH).await?;
-    let mut cleaned = store.clean(rules, CLEANUP_BATCH).await?;
-    metrics.cleaned(cleaned.tasks, cleaned.events);
-    cleaned.more |= swept == SWEEP_BATCH;
-    if cleaned.tasks > 0 || cleaned.events > 0 {
-        tracing::debug!(tasks = cleaned.tasks, events = cleaned.events, "cleaned up");
+
+    /// Tells when rules of instances begin to differ, and when they agree
+    /// again: only those of one instance are carried out.
+    fn tell_of_rules(&mut self, differ: bool) {
+        self.metrics.cleanup_rules_differ(differ);
+        match (self.differed, differ) {
+            (false, true) => tracing::warn!(
+                "another instance carries out other cleanup rules than this one has; \
+                 give all instances the same `cleanup.rules`"
+            ),
+            (true, false) => tracing::info!("cleanup rules of all instances agree again"),
+            (true, true) | (false, false) => {}
+        }
+        self.differed = differ;
     }
-    Ok(cleaned)
+}
+
+/// Counts what waits to be removed, for ever.
+pub(crate) async fn watch_backlog(store: Arc<dyn Store>, metrics: Arc<Metrics>) {
+    loop {
+        match store.backlog().await {
+            Ok(backlog) => metrics.backlog(backlog.deleted_tasks, backlog.due_cleanups),
+            Err(error) => tracing::debug!(%error, "could not count what waits for cleanup"),
+        }
+        sleep(BACKLOG_INTERVAL).await;
+    }
 }
 
 /// Forgets idempotency keys and ended deliveries that are old, for ever.
 pub(crate) async fn prune(store: Arc<dyn Store>) {
     loop {
         let gone = async {
-            let keys = store.prune_keys(PURGE_BATCH).await?;
-            Ok::<_, StoreError>(keys.max(store.prune_deliveries(PURGE_BATCH).await?))
+            let keys = store.prune_keys(PRUNE_BATCH).await?;
+            Ok::<_, StoreError>(keys.max(store.prune_deliveries(PRUNE_BATCH).await?))
         };
         match gone.await {
-            Ok(PURGE_BATCH..) => sleep(PURGE_PAUSE).await,
+            Ok(PRUNE_BATCH..) => sleep(PURGE_PAUSE).await,
             Ok(_) => sleep(PRUNE_INTERVAL).await,
             Err(error) => {
                 tracing::debug!(%error, "could not prune keys and deliveries");

@@ -7,7 +7,7 @@ use anyhow::{bail, ensure};
 use sqlx::PgConnection;
 use taskcast::dispatcher::{Entry, Item, OpenedStream, StreamRequest};
 use taskcast::domain::{Cursor, EventId, Filter, SeriesMode, TaskNumber, json};
-use taskcast::store::TaskRef;
+use taskcast::store::{ReadRange, TaskRef, View};
 
 use crate::rig::{Database, Instance};
 use crate::text_of;
@@ -126,16 +126,26 @@ pub(crate) async fn filtered_resume(
 ) -> anyhow::Result<StreamReads> {
     let instance = Instance::open(database.storage()).await?;
     let head = instance.store.head(&task.id).await?;
-    instance.close().await;
     let Some(head) = head else { bail!("the task is gone") };
     let last_seen = head.next_index - 1 - MISSED;
+    let range = ReadRange {
+        task: task.clone(),
+        from: last_seen,
+        to: last_seen + 1,
+        view: View::Live,
+        max_events: 1,
+        max_bytes: 1,
+    };
+    let pages = instance.store.read(&[range]).await?;
+    instance.close().await;
+    // One that was replaced is known by a time between those of its neighbours.
+    let event = pages.first().and_then(|page| page.events.first());
+    let seen_at = event.map_or(head.last_timestamp_ms, |event| event.timestamp_ms);
     let request = StreamRequest {
         task: task.id.clone(),
         // Hides the one event that started the task, so numbers and indexes differ.
         filter: Filter { include_status: false, ..Filter::default() },
-        last_event_id: Some(
-            EventId::new(head.last_timestamp_ms, task.number, last_seen).to_string(),
-        ),
+        last_event_id: Some(EventId::new(seen_at, task.number, last_seen).to_string()),
         cursor: Cursor::default(),
         limit: None,
         accumulated: false,

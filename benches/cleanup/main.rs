@@ -3,7 +3,9 @@
 //! Writers publish single events to tasks of their own at a steady pace, first
 //! while nothing else happens, then while cleanup rules remove the logs of
 //! finished tasks, then while they remove whole tasks. The table shows how long
-//! a publish took in each phase and what was removed meanwhile.
+//! a publish took in each phase and what was removed meanwhile. On Postgres, the
+//! same follows for many small tasks, which shows how many tasks a second are
+//! cleaned, deleted and purged; it fails below [`SMALL_RATE`].
 //!
 //! `cargo bench --bench cleanup [-- --events N]` prints it for the memory store
 //! and for Postgres. A private Postgres that flushes like any other is made of
@@ -24,6 +26,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail, ensure};
 use clap::Parser;
 use futures_util::future::{join_all, try_join_all};
+use sqlx::Connection as _;
 use taskcast::dispatcher::{HistoryRequest, OpenedHistory};
 use taskcast::domain::{
     CleanupRule, Cursor, EventDraft, Filter, Json, Level, NewTask, TaskId, TaskStatus, Transition,
@@ -46,6 +49,12 @@ const PACE: Duration = Duration::from_millis(5);
 /// Events of each finished task.
 const EVENTS_PER_TASK: usize = 1_000;
 
+/// Events of each small task, its two changes of status apart.
+const SMALL_EVENTS: usize = 3;
+
+/// Small tasks that are cleaned or purged in a second, at least.
+const SMALL_RATE: f64 = 2_000.0;
+
 /// How long the phase without cleanup lasts.
 const QUIET: Duration = Duration::from_secs(5);
 
@@ -61,6 +70,9 @@ struct Options {
     /// Events of finished tasks that cleanup removes, in all.
     #[arg(long, default_value_t = 200_000)]
     events: usize,
+    /// Small tasks that cleanup removes; 0 for none.
+    #[arg(long, default_value_t = 20_000)]
+    small_tasks: usize,
     /// A database to use instead of a private one.
     #[arg(long, env = "TASKCAST_BENCH_POSTGRES_URL", hide_env_values = true)]
     postgres_url: Option<String>,
@@ -85,16 +97,19 @@ async fn main() -> anyhow::Result<ExitCode> {
     let database = Database::prepare(options.postgres_url.as_deref(), Durability::Durable).await?;
     // The private server is stopped and removed however the run ends.
     let storage = database.storage();
+    let measured = async {
+        measure("postgres", &storage, options.events).await?;
+        measure_small(&database, options.small_tasks).await
+    };
     let outcome = tokio::select! {
-        outcome = measure("postgres", &storage, options.events) => outcome,
+        outcome = measured => outcome,
         interrupted = tokio::signal::ctrl_c() => {
             interrupted.context("the interrupt signal cannot be awaited")
                 .and_then(|()| bail!("interrupted"))
         }
     };
     database.remove().await?;
-    outcome?;
-    Ok(ExitCode::SUCCESS)
+    Ok(if outcome? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn rule(text: &str) -> anyhow::Result<CleanupRule> {
@@ -255,4 +270,85 @@ fn report(store: &str, phase: &str, mut times: Vec<Duration>, removed: usize, to
         at(1.0),
         took.as_secs_f64()
     );
+}
+
+/// Counts what is left of small tasks.
+async fn count(database: &Database, statement: &'static str) -> anyhow::Result<i64> {
+    let mut connection = database.connect().await?;
+    let count = sqlx::query_scalar(statement).fetch_one(&mut connection).await?;
+    connection.close().await?;
+    Ok(count)
+}
+
+/// Waits until `statement` counts nothing any more; returns how many went in a
+/// second, from when the first of them did.
+async fn rate(database: &Database, statement: &'static str) -> anyhow::Result<f64> {
+    let deadline = Instant::now() + PATIENCE;
+    let all = count(database, statement).await?;
+    let (mut began, mut before) = (Instant::now(), all);
+    loop {
+        ensure!(Instant::now() < deadline, "cleanup was not done in time: {statement}");
+        let left = count(database, statement).await?;
+        if left == 0 {
+            #[expect(clippy::cast_precision_loss, reason = "a few thousand tasks")]
+            return Ok(before as f64 / began.elapsed().as_secs_f64());
+        }
+        if left == all {
+            (began, before) = (Instant::now(), left);
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+const WITH_EVENTS: &str = "SELECT count(*) FROM taskcast.cleanup";
+const NOT_DELETED: &str =
+    "SELECT count(*) FROM taskcast.task WHERE type = 'small-task' AND deleted_at IS NULL";
+const NOT_PURGED: &str = "SELECT count(*) FROM taskcast.task WHERE deleted_at IS NOT NULL";
+
+/// Cleans, deletes and purges small tasks; tells whether that was fast enough.
+async fn measure_small(database: &Database, tasks: usize) -> anyhow::Result<bool> {
+    if tasks == 0 {
+        return Ok(true);
+    }
+    let options = ServiceOptions {
+        cleanup: vec![
+            rule(r#"{"target":"events","match":{"taskTypes":["small-events"]}}"#)?,
+            rule(r#"{"target":"task","match":{"taskTypes":["small-task"]}}"#)?,
+        ],
+        ..ServiceOptions::default()
+    };
+    let service = Service::open(options, database.storage()).await?;
+    let engine = service.engine().clone();
+    println!("\n{tasks} small tasks of {} events", SMALL_EVENTS + 2);
+    let mut is_fast = true;
+    let phases: [(&str, &[(&str, &'static str)]); 2] = [
+        ("small-events", &[("events removed", WITH_EVENTS)]),
+        ("small-task", &[("tasks deleted", NOT_DELETED), ("tasks purged", NOT_PURGED)]),
+    ];
+    for (task_type, steps) in phases {
+        for chunk in vec![(); tasks].chunks(200) {
+            let small = async |()| {
+                let id = create(&engine, task_type).await?;
+                let events = vec![event(); SMALL_EVENTS];
+                engine.publish(&id, events, WriteContext::default()).await?;
+                enter(&engine, &id, TaskStatus::Completed).await
+            };
+            try_join_all(chunk.iter().map(|()| small(()))).await?;
+        }
+        let rates = async {
+            let mut rates = Vec::new();
+            for (name, statement) in steps {
+                rates.push((*name, rate(database, statement).await?));
+            }
+            anyhow::Ok(rates)
+        };
+        let (times, rates) = write_while(&engine, rates).await?;
+        for (name, rate) in rates? {
+            is_fast &= rate >= SMALL_RATE;
+            println!("{name:<18} {rate:>9.0} tasks/s (at least {SMALL_RATE})");
+        }
+        report("postgres", task_type, times, tasks, Duration::ZERO);
+    }
+    service.stop(Duration::from_secs(5)).await;
+    Ok(is_fast)
 }

@@ -1,49 +1,28 @@
--- Claims deliveries that are due: some for each receiver, in random order of
--- receivers, so that none waits for another. Rows somebody else is claiming
--- are passed over; those of deleted tasks are nobody's.
-WITH RECURSIVE
+-- Claims deliveries that are due: for each of the receivers in $1 as many as
+-- stand in $2, for as long as stands in $3. Rows somebody else is claiming are
+-- passed over; those of deleted tasks are nobody's.
+WITH
 clock AS MATERIALIZED (
     SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now
 ),
--- One step along the index for each receiver, however much it is owed.
-receivers AS (
-    (SELECT d.receiver FROM taskcast.delivery d WHERE d.state = 0 ORDER BY d.receiver LIMIT 1)
-    UNION ALL
-    SELECT (
-        SELECT d.receiver
-        FROM taskcast.delivery d
-        WHERE d.state = 0 AND d.receiver > r.receiver
-        ORDER BY d.receiver
-        LIMIT 1
-    )
-    FROM receivers r
-    WHERE r.receiver IS NOT NULL
-),
 due AS MATERIALIZED (
-    SELECT x.task, x.index, x.hook
-    FROM (
-        SELECT r.receiver
-        FROM receivers r
-        WHERE r.receiver IS NOT NULL AND r.receiver <> ALL ($1::bigint[])
-        ORDER BY random()
-    ) r
-    CROSS JOIN clock c
+    SELECT x.task, x.index, x.hook, r.lease
+    FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS r (receiver, most, lease)
     CROSS JOIN LATERAL (
         SELECT d.task, d.index, d.hook
         FROM taskcast.delivery d
         WHERE d.state = 0
+            AND d.ready
             AND d.receiver = r.receiver
-            AND d.next_at <= c.now
             AND EXISTS (SELECT FROM taskcast.head h WHERE h.task = d.task AND h.status <> 9)
         ORDER BY d.next_at
-        LIMIT $2::bigint
+        LIMIT r.most
         FOR UPDATE OF d SKIP LOCKED
     ) x
-    LIMIT $3::bigint
 ),
 claimed AS (
     UPDATE taskcast.delivery d
-    SET attempts = d.attempts + 1, next_at = c.now + $4::bigint, updated_at = c.now
+    SET attempts = d.attempts + 1, next_at = c.now + due.lease, ready = false, updated_at = c.now
     FROM due, clock c
     WHERE d.task = due.task AND d.index = due.index AND d.hook = due.hook
     RETURNING d.*

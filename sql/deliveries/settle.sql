@@ -29,6 +29,7 @@ SET
     state = o.state,
     attempts = CASE WHEN o.was_made THEN d.attempts ELSE d.attempts - 1 END,
     next_at = c.now + o.retry_in,
+    ready = o.retry_in = 0,
     updated_at = c.now,
     last_status = CASE WHEN o.was_made THEN o.status ELSE d.last_status END,
     last_problem = CASE WHEN o.was_made THEN o.problem ELSE d.last_problem END,

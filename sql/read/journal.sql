@@ -1,12 +1,15 @@
 -- What each lane committed after the mark, along the receipts' key. A lane
--- the mark does not know is read from its first receipt.
+-- the mark does not know is read from its first receipt. There is one row at
+-- least, which tells the time.
 SELECT
-    l.lane AS "lane!",
+    (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS "now!",
+    l.lane AS "lane?",
     r.batch AS "batch?",
     r.task AS "task?",
     r.from_index AS "from_index?",
     r.next_index AS "next_index?"
-FROM (SELECT lane FROM taskcast.lane UNION ALL SELECT lane FROM taskcast.retired_lane) l
+FROM (SELECT) c
+LEFT JOIN (SELECT lane FROM taskcast.lane UNION ALL SELECT lane FROM taskcast.retired_lane) l ON true
 LEFT JOIN unnest($1::bigint[], $2::bigint[]) AS m (lane, batch) ON m.lane = l.lane
 LEFT JOIN LATERAL (
     SELECT receipt.batch, receipt.task, receipt.from_index, receipt.next_index

@@ -1,3 +1,8 @@
--- A bounded chunk of what a deleted task left behind.
+-- A bounded chunk of what deleted tasks left behind.
 DELETE FROM taskcast.cleanup
-WHERE ctid = ANY (ARRAY(SELECT x.ctid FROM taskcast.cleanup x WHERE x.task = $1 LIMIT $2))
+WHERE ctid = ANY (ARRAY(
+    SELECT x.ctid
+    FROM unnest($1::bigint[]) AS gone (task)
+    CROSS JOIN LATERAL (SELECT o.ctid FROM taskcast.cleanup o WHERE o.task = gone.task OFFSET 0) x
+    LIMIT $2
+))

@@ -22,7 +22,7 @@ fresh AS (
         i.auth_config, i.webhooks, i.cleanup, (extract(epoch FROM clock_timestamp()) * 1000)::bigint
     FROM input i
     ON CONFLICT (id) WHERE deleted_at IS NULL DO NOTHING
-    RETURNING number, id, nonce, created_at, ttl_seconds, cleanup
+    RETURNING number, id, nonce, created_at, ttl_seconds, cleanup, tags
 ),
 heads AS (
     INSERT INTO taskcast.head (task, status, updated_at, deadline, scheduled_rules)
@@ -30,6 +30,13 @@ heads AS (
         f.number, 0, f.created_at, f.created_at + f.ttl_seconds * 1000,
         CASE WHEN f.cleanup IS NULL THEN 0 ELSE -1 END
     FROM fresh f
+),
+tagged AS (
+    INSERT INTO taskcast.task_tag (tag, task)
+    SELECT g.tag, f.number
+    FROM fresh f
+    CROSS JOIN LATERAL unnest(f.tags) AS g (tag)
+    ON CONFLICT DO NOTHING
 ),
 keyed AS (
     INSERT INTO taskcast.idempotency (key, request, task, task_id, first_index, at)

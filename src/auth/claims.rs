@@ -1,7 +1,8 @@
 //! What a list of claims says a caller may do.
 //!
 //! There is no lenient reading: a claim that is missing or of another type
-//! than documented grants nothing.
+//! than documented grants nothing, and one that would limit what is granted
+//! makes all of them invalid.
 
 use std::sync::Arc;
 
@@ -9,23 +10,54 @@ use serde_json::{Map, Value};
 
 use crate::domain::{Principal, Scope, TaskGrant, TaskId};
 
+/// A claim that is there but cannot mean anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidClaim {
+    /// `sub` is no string.
+    #[error("`sub` must be a string")]
+    Subject,
+    /// `exp` is no number.
+    #[error("`exp` must be a number of seconds")]
+    Expiry,
+}
+
 /// Returns the principal that the claims `sub`, `taskIds`, `scope` and `exp`
 /// describe; `claims` are kept for the rules of tasks.
 ///
-/// `taskIds` is a list of ids or exactly `"*"`; an id no task can have names
-/// none. `scope` is a list; words that are no scope are passed over. `exp` is
-/// in seconds.
-pub fn principal_of(described: &Map<String, Value>, claims: Map<String, Value>) -> Principal {
-    Principal {
-        subject: described.get("sub").and_then(Value::as_str).map(Arc::from),
-        scopes: strings(described.get("scope")).filter_map(Scope::parse).collect(),
-        tasks: match described.get("taskIds") {
-            Some(Value::String(every)) if every == "*" => TaskGrant::Every,
-            ids => TaskGrant::Only(strings(ids).filter_map(|id| TaskId::parse(id).ok()).collect()),
-        },
-        expires_at_ms: described.get("exp").and_then(milliseconds),
-        claims,
-    }
+/// This is the only reader: signed tokens and the answers of forward auth go
+/// through it. `taskIds` is a list of ids or exactly `"*"`; an id no task can
+/// have names none. `scope` is a list, or one string with spaces, as OAuth
+/// writes it (RFC 8693, section 4.2); words that are no scope are passed over.
+/// `exp` is in seconds. A `sub` of null counts as absent.
+///
+/// # Errors
+///
+/// Fails where passing over a claim would let somebody in for longer, or as
+/// somebody else, than was meant.
+pub fn principal_of(
+    described: &Map<String, Value>,
+    claims: Map<String, Value>,
+) -> Result<Principal, InvalidClaim> {
+    let subject = match described.get("sub") {
+        None | Some(Value::Null) => None,
+        Some(Value::String(subject)) => Some(Arc::from(subject.as_str())),
+        Some(_) => return Err(InvalidClaim::Subject),
+    };
+    let expires_at_ms = match described.get("exp") {
+        None => None,
+        Some(exp) => Some(milliseconds(exp).ok_or(InvalidClaim::Expiry)?),
+    };
+    let scopes = match described.get("scope") {
+        Some(Value::String(words)) => {
+            words.split_ascii_whitespace().filter_map(Scope::parse).collect()
+        }
+        list => strings(list).filter_map(Scope::parse).collect(),
+    };
+    let tasks = match described.get("taskIds") {
+        Some(Value::String(every)) if every == "*" => TaskGrant::Every,
+        ids => TaskGrant::Only(strings(ids).filter_map(|id| TaskId::parse(id).ok()).collect()),
+    };
+    Ok(Principal { subject, scopes, tasks, claims, expires_at_ms })
 }
 
 /// Returns the elements of a list of strings; of anything else none.
@@ -55,7 +87,7 @@ mod tests {
 
     fn principal(claims: Value) -> Principal {
         let Value::Object(claims) = claims else { panic!("claims are an object") };
-        principal_of(&claims, claims.clone())
+        principal_of(&claims, claims.clone()).unwrap()
     }
 
     fn only(ids: &[&str]) -> TaskGrant {
@@ -76,12 +108,14 @@ mod tests {
     }
 
     #[test]
-    fn scopes_are_a_list_of_words_of_which_unknown_ones_are_passed_over() {
+    fn scopes_are_a_list_or_words_with_spaces_and_unknown_ones_are_passed_over() {
         let scopes = |value| principal(json!({ "scope": value })).scopes;
         assert_eq!(scopes(json!(["event:publish", "worker:connect"])), [Scope::EventPublish]);
         assert_eq!(scopes(json!(["*"])), [Scope::All]);
-        for nothing in [json!("*"), json!("task:create event:publish"), json!(["*", 1]), json!({})]
-        {
+        assert_eq!(scopes(json!("*")), [Scope::All]);
+        let words = json!("task:create openid  event:publish");
+        assert_eq!(scopes(words), [Scope::TaskCreate, Scope::EventPublish]);
+        for nothing in [json!("task:create,event:publish"), json!(["*", 1]), json!({}), json!(7)] {
             assert!(scopes(nothing.clone()).is_empty(), "{nothing}");
         }
     }
@@ -91,8 +125,16 @@ mod tests {
         let read = principal(json!({"sub": "me", "exp": 12.5, "org": "x"}));
         assert_eq!((read.subject.as_deref(), read.expires_at_ms), (Some("me"), Some(12_500)));
         assert_eq!(read.claims["org"], "x");
-        let read = principal(json!({"sub": 7, "exp": 12}));
+        let read = principal(json!({"sub": null, "exp": 12}));
         assert_eq!((read.subject, read.expires_at_ms), (None, Some(12_000)));
+        let refused = |claims: Value| {
+            let Value::Object(claims) = claims else { panic!("claims are an object") };
+            principal_of(&claims, claims.clone()).unwrap_err()
+        };
+        assert_eq!(refused(json!({"sub": 7})), InvalidClaim::Subject);
+        for exp in [json!("12"), json!(null), json!([12]), json!({}), json!(true)] {
+            assert_eq!(refused(json!({"exp": exp})), InvalidClaim::Expiry);
+        }
         assert_eq!(principal(json!({"exp": -1})).expires_at_ms, Some(0));
         assert_eq!(principal(json!({"exp": u64::MAX})).expires_at_ms, Some(u64::MAX));
     }

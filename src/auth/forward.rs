@@ -184,7 +184,10 @@ async fn ask(client: HttpClient, question: Request<Empty<Bytes>>) -> Answer {
     let described: Map<String, Value> = serde_json::from_slice(&body.to_bytes())
         .map_err(|_| unavailable("the service's answer is no JSON object"))?;
     let claims = described.get("claims").and_then(Value::as_object).cloned().unwrap_or_default();
-    Ok(Arc::new(principal_of(&described, claims)))
+    let principal = principal_of(&described, claims);
+    let principal =
+        principal.map_err(|invalid| unavailable(&format!("the service's answer: {invalid}")))?;
+    Ok(Arc::new(principal))
 }
 
 fn unavailable(reason: &str) -> AuthError {

@@ -23,7 +23,7 @@ use async_trait::async_trait;
 use http::Method;
 use http::header::{AUTHORIZATION, HeaderMap};
 
-pub use self::claims::principal_of;
+pub use self::claims::{InvalidClaim, principal_of};
 pub use self::forward::{ForwardAuth, ForwardAuthError, ForwardAuthOptions};
 pub use self::jwt::{InvalidKey, JwtAlgorithm, JwtAuth, JwtKey, JwtOptions, JwtSigner};
 use crate::domain::Principal;

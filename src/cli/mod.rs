@@ -39,6 +39,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve tasks and streams over HTTP; the default.
+    #[command(visible_alias = "start")]
     Serve(serve::Arguments),
     /// Create or update the schema `taskcast` of a Postgres database.
     Migrate(migrate::Arguments),
@@ -194,6 +195,8 @@ mod tests {
         assert_eq!(cli.serve.common.config, Some("file.yaml".into()));
         let named = parse("taskcast serve -p 8080").unwrap();
         assert!(matches!(named.command, Some(Command::Serve(_))));
+        let alias = parse("taskcast start -p 8080").unwrap();
+        assert!(matches!(alias.command, Some(Command::Serve(_))));
     }
 
     #[test]

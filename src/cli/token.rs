@@ -35,7 +35,7 @@ enum Command {
     /// Print a token that the configured server accepts.
     Mint(Mint),
     /// Print what the configured server sees in a token; exit status 1 if it
-    /// accepts none of it.
+    /// is not valid, or allows nothing.
     Verify(Verify),
 }
 
@@ -177,9 +177,30 @@ fn verify(settings: &JwtSettings, options: Verify) -> anyhow::Result<()> {
     let token = token.context("cannot read standard input")?;
     let auth = server::jwt_auth(settings)?;
     match auth.verify(token.trim()) {
-        Ok(principal) => Ok(print(&describe(&principal))?),
+        Ok(principal) => {
+            print(&describe(&principal))?;
+            match missing(&principal) {
+                Some(missing) => bail!("the token is valid and allows nothing: {missing}"),
+                None => Ok(()),
+            }
+        }
         Err(_) => bail!("refused: {}", auth.why_not(token.trim()).unwrap_or("no reason")),
     }
+}
+
+/// Says what a principal lacks to be of any use.
+fn missing(principal: &Principal) -> Option<&'static str> {
+    let is_for_no_task = matches!(&principal.tasks, TaskGrant::Only(ids) if ids.is_empty());
+    if principal.scopes.is_empty() {
+        return Some(
+            "`scope` names no known scope; expected a list, or one string with spaces, \
+             of task:create, task:manage, event:publish, event:subscribe, event:history, \
+             webhook:create or *",
+        );
+    }
+    is_for_no_task.then_some(
+        "`taskIds` names no task; expected a list of task ids, or exactly \"*\" for every task",
+    )
 }
 
 fn tasks(grant: &TaskGrant) -> Value {

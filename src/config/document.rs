@@ -14,7 +14,7 @@ use super::cleanup::{CleanupSection, RuleSection};
 use super::error::{ConfigError, Source};
 use super::secret::Secret;
 use super::sections::{
-    CorsOrigins, Limits, LogLevel, MemorySettings, MetricsSettings, PostgresSettings, Sse,
+    CorsOrigins, Http, Limits, LogLevel, MemorySettings, MetricsSettings, PostgresSettings, Sse,
 };
 use super::sentry::SentrySection;
 use super::webhook::{EndpointSection, WebhookSection};
@@ -37,6 +37,7 @@ pub(super) struct Document {
     pub(super) auth: AuthSection,
     pub(super) adapters: AdaptersSection,
     pub(super) cors: CorsSection,
+    pub(super) http: Http,
     pub(super) limits: Limits,
     pub(super) metrics: MetricsSection,
     pub(super) sse: Sse,
@@ -57,6 +58,7 @@ impl Default for Document {
             auth: AuthSection::default(),
             adapters: AdaptersSection::default(),
             cors: CorsSection::default(),
+            http: Http::default(),
             limits: Limits::default(),
             metrics: MetricsSection::default(),
             sse: Sse::default(),
@@ -101,9 +103,16 @@ pub(super) struct AdapterSection {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(super) struct CorsSection {
     origins: OneOrMany,
+    pub(super) credentials: bool,
 }
 
 impl CorsSection {
+    /// Says whether cookies are allowed from every origin, which no browser
+    /// accepts and nobody should ask for.
+    pub(super) fn is_too_open(&self) -> bool {
+        self.credentials && self.origins.contains("*")
+    }
+
     pub(super) fn settings(self) -> CorsOrigins {
         let origins = self.origins.into_vec();
         if origins.iter().any(|origin| origin == "*") {
@@ -192,6 +201,13 @@ impl Default for OneOrMany {
 }
 
 impl OneOrMany {
+    fn contains(&self, entry: &str) -> bool {
+        match self {
+            Self::One(one) => one == entry,
+            Self::Many(many) => many.iter().any(|one| one == entry),
+        }
+    }
+
     pub(super) fn into_vec(self) -> Vec<String> {
         match self {
             Self::One(text) => vec![text],

@@ -145,7 +145,7 @@ pub(super) static KEYS: &[Key] = &[
     key("postgres.writeTimeoutMs", Number(1, HOUR_MS), "How long a write is tried, through lost connections too, before it is answered with 503."),
     key("postgres.listen", Switch, "`false` does without LISTEN; readers are then served by polling."),
     // memory
-    key("memory.maxBytes", Number(1, u64::MAX), "What tasks and events may take up. Beyond it the tasks that ended longest ago are dropped; when none has ended, writes are 503 `store_full`."),
+    key("memory.maxBytes", Number(1, u64::MAX), "What tasks, events and their text may take up, an eighth of it kept for idempotency keys, of which the oldest go first. Beyond it the tasks that ended longest ago are dropped; when none has ended, writes are 503 `store_full`."),
     // webhook
     key("webhook.endpoints", Items, "Endpoints that get the events of every task."),
     key("webhook.endpoints[].url", HttpUrl, "Where events are sent.").required(),
@@ -157,17 +157,17 @@ pub(super) static KEYS: &[Key] = &[
     key("webhook.endpoints[].filter.includeStatus", Switch, "`false` leaves out changes of status."),
     key("webhook.endpoints[].retry.retries", Number(0, 100), "In place of `webhook.defaultRetry.retries`."),
     key("webhook.endpoints[].retry.backoff", Name(BACKOFFS), "In place of `webhook.defaultRetry.backoff`."),
-    key("webhook.endpoints[].retry.initialDelayMs", Number(1, HOUR_MS), "In place of `webhook.defaultRetry.initialDelayMs`."),
-    key("webhook.endpoints[].retry.maxDelayMs", Number(1, 24 * HOUR_MS), "In place of `webhook.defaultRetry.maxDelayMs`."),
+    key("webhook.endpoints[].retry.initialDelayMs", Number(0, HOUR_MS), "In place of `webhook.defaultRetry.initialDelayMs`."),
+    key("webhook.endpoints[].retry.maxDelayMs", Number(0, 24 * HOUR_MS), "In place of `webhook.defaultRetry.maxDelayMs`."),
     key("webhook.endpoints[].retry.timeoutMs", Number(1, 5 * MINUTE_MS), "In place of `webhook.defaultRetry.timeoutMs`."),
     key("webhook.defaultRetry.retries", Number(0, 100), "Attempts after the first."),
     key("webhook.defaultRetry.backoff", Name(BACKOFFS), "How the pause between two attempts grows."),
-    key("webhook.defaultRetry.initialDelayMs", Number(1, HOUR_MS), "First pause."),
-    key("webhook.defaultRetry.maxDelayMs", Number(1, 24 * HOUR_MS), "Longest pause."),
+    key("webhook.defaultRetry.initialDelayMs", Number(0, HOUR_MS), "First pause."),
+    key("webhook.defaultRetry.maxDelayMs", Number(0, 24 * HOUR_MS), "Longest pause."),
     key("webhook.defaultRetry.timeoutMs", Number(1, 5 * MINUTE_MS), "Time after which an attempt has failed."),
     key("webhook.allowPrivateTargets", Switch, "`true` lets the webhooks of tasks reach private and local addresses."),
     key("webhook.allowTargets", List(&Target), "Hosts and addresses they may reach although private."),
-    key("webhook.concurrency", Number(1, 4096), "Attempts under way at the same time."),
+    key("webhook.concurrency", Number(1, 4096), "Attempts at the webhooks of tasks that are new, up to half a second old, at the same time. Those that take longer do not count; endpoints have as many of their own."),
     // cleanup
     key("cleanup.rules", Items, "What is removed of tasks that have ended."),
     key("cleanup.rules[].name", Text, "Name of the rule, for logs."),
@@ -197,10 +197,16 @@ pub(super) static KEYS: &[Key] = &[
     key("metrics.token", Secret, "Bearer token the route asks for. Without it the route is open."),
     // cors
     key("cors.origins", OneOrMany(&Origin), "Origins whose pages browsers let in, spelled as browsers send them: no slash at the end."),
+    key("cors.credentials", Switch, "`true` lets those pages send cookies; needs origins by name, not `*`."),
+    // http
+    key("http.keepAliveMs", Number(1000, HOUR_MS), "How long a connection is kept between two requests; longer than proxies keep theirs."),
+    key("http.allowedHosts", List(&Text), "Names, besides those of loopback, that a server on loopback answers to in mode `none`."),
+    key("http.bodyBytes", Number(1, GIB), "Size of all request bodies under way together."),
     // limits
     key("limits.bodyBytes", Number(1, 256 * MIB), "Size of a request's body."),
     key("limits.eventDataBytes", Number(1, 256 * MIB), "Size of an event's `data`."),
     key("limits.outcomeBytes", Number(1, 256 * MIB), "Size of `result` and `error` of a transition together."),
+    key("limits.taskBytes", Number(1, 256 * MIB), "Size of all text a task is created with."),
     key("limits.seriesTextBytes", Number(1, GIB / 2), "Size of the text of an accumulate series."),
     key("limits.eventsPerRequest", Number(1, 100_000), "Events in one request."),
     key("limits.nesting", Number(1, 128), "Arrays and objects within one another, in a payload."),
@@ -215,6 +221,7 @@ pub(super) static KEYS: &[Key] = &[
     key("sse.ringEvents", Number(1, 1_000_000), "Frames kept ready for each task that has readers; who needs older ones is served from the store."),
     key("sse.ringBytes", Number(1, GIB), "Size of those frames."),
     key("sse.globalBacklogBytes", Number(1, GIB), "How far a reader of `GET /events` may fall behind."),
+    key("sse.openTimeoutMs", Number(0, MINUTE_MS), "How long a request for a stream is held while the store, or the service of mode `custom`, cannot be reached."),
     // A stopping server has ten seconds in all.
     key("sse.drainMs", Number(1, 8000), "Time over which a stopping server ends its streams."),
 ];

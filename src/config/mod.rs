@@ -57,7 +57,7 @@ use layer::{Layer, source_of};
 pub use reference::{reference, update_reference};
 pub use secret::{Secret, SecretUrl};
 pub use sections::{
-    CorsOrigins, Limits, LogLevel, MemorySettings, MetricsSettings, PostgresSettings, Sse,
+    CorsOrigins, Http, Limits, LogLevel, MemorySettings, MetricsSettings, PostgresSettings, Sse,
 };
 pub use sentry::SentrySettings;
 pub use show::Setting;
@@ -164,6 +164,10 @@ pub struct Config {
     pub storage: Storage,
     /// Which web pages of other origins browsers let in.
     pub cors: CorsOrigins,
+    /// Whether those may send cookies.
+    pub cors_credentials: bool,
+    /// Connections, and the names the server answers to.
+    pub http: Http,
     /// Sizes and counts of what is accepted.
     pub limits: Limits,
     /// Who may read the numbers of the server.
@@ -232,6 +236,11 @@ impl Config {
             storage: resolved.source,
         };
         show::complete(&mut settings, port, &host, &resolved.storage, &sources);
+        if document.cors.is_too_open() {
+            let source = source_of(figment, "cors.credentials");
+            let reason = "cookies need origins by name; list them in place of `*`";
+            return Err(ConfigError::key(source, "cors.credentials", reason));
+        }
         let auth = auth::resolve(figment, document.auth, &options.directory)?;
         warnings.extend(auth::unused(&auth, &settings));
         Ok(Self {
@@ -241,7 +250,12 @@ impl Config {
             storage: resolved.storage,
             log_level: document.log_level,
             worker_threads: document.worker_threads,
-            cors: document.cors.settings(),
+            cors_credentials: document.cors.credentials,
+            cors: match document.cors.settings() {
+                CorsOrigins::Off if options.purpose == Purpose::Dev => CorsOrigins::Localhost,
+                origins => origins,
+            },
+            http: document.http,
             limits: document.limits,
             metrics: document.metrics.settings(),
             sse: document.sse,

@@ -22,6 +22,8 @@ pub struct Limits {
     pub event_data_bytes: usize,
     /// Bytes of a transition's `result` and `error` together.
     pub outcome_bytes: usize,
+    /// Bytes of all text a task is created with.
+    pub task_bytes: usize,
     /// Bytes of the joined text of one accumulate series.
     pub series_text_bytes: usize,
     /// Events in one publish request.
@@ -46,6 +48,7 @@ impl Default for Limits {
             body_bytes: 2 * MIB,
             event_data_bytes: MIB,
             outcome_bytes: MIB,
+            task_bytes: 4 * MIB,
             series_text_bytes: 16 * MIB,
             events_per_request: 1000,
             nesting: 64,
@@ -74,18 +77,41 @@ pub struct Sse {
     pub global_backlog_bytes: usize,
     /// Milliseconds over which streams are ended when the server stops.
     pub drain_ms: usize,
+    /// Milliseconds that a request for a stream is held while the store, or the
+    /// service of mode `custom`, cannot be reached.
+    pub open_timeout_ms: usize,
 }
 
 impl Default for Sse {
     fn default() -> Self {
         Self {
-            keep_alive_ms: 15_000,
+            keep_alive_ms: 8_000,
             stall_timeout_ms: 60_000,
             ring_events: 256,
             ring_bytes: 256 * KIB,
             global_backlog_bytes: 4 * MIB,
             drain_ms: 5000,
+            open_timeout_ms: 10_000,
         }
+    }
+}
+
+/// `http`: connections and the names the server answers to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Http {
+    /// Milliseconds that a connection is kept between two requests.
+    pub keep_alive_ms: usize,
+    /// Names besides those of loopback that a server on loopback answers to in
+    /// mode `none`.
+    pub allowed_hosts: Vec<String>,
+    /// Bytes of request bodies that may be under way at a time.
+    pub body_bytes: usize,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self { keep_alive_ms: 620_000, allowed_hosts: Vec::new(), body_bytes: 64 * MIB }
     }
 }
 
@@ -177,6 +203,8 @@ pub enum CorsOrigins {
     /// No other origin.
     #[default]
     Off,
+    /// Pages of this machine: what `taskcast dev` lets in unless told otherwise.
+    Localhost,
     /// Every origin.
     Any,
     /// These origins, such as `https://app.example.com`.

@@ -24,6 +24,10 @@ use crate::store::{
 /// Events read for one journal entry at a time.
 const EVENTS_PER_READ: usize = 2048;
 
+/// Events that a reader takes from the ring at a time: the lock around it is
+/// held for that long.
+const EVENTS_PER_TAKE: usize = 512;
+
 /// Bytes read for one journal entry at a time.
 const BYTES_PER_READ: usize = 1 << 20;
 
@@ -53,7 +57,7 @@ pub struct FeedItem {
     pub filtered_index: u64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Queued {
     slot: Arc<Slot>,
     entry: JournalEntry,
@@ -406,8 +410,28 @@ impl FeedReader {
     }
 
     /// Returns up to about `max_bytes` of what is new, without waiting.
+    ///
+    /// May return nothing where nothing passes the filter, and be ready again.
     pub fn read(&mut self, max_bytes: usize) -> Result<Vec<FeedItem>, FeedError> {
         self.moved.mark_unchanged();
+        // Filters and rules are evaluated without the lock: every commit of
+        // this instance takes it.
+        let queued = self.take(max_bytes)?;
+        let mut items = Vec::with_capacity(queued.len());
+        for queued in queued {
+            let is_wanted = !self.start.covers(&queued.entry)
+                && self.filter.admits(&queued.slot.event)
+                && self.may_see(&queued);
+            if is_wanted {
+                items.push(FeedItem { slot: queued.slot, filtered_index: self.passed });
+                self.passed += 1;
+            }
+        }
+        Ok(items)
+    }
+
+    /// Takes the next entries of the ring, whatever the filter makes of them.
+    fn take(&mut self, max_bytes: usize) -> Result<Vec<Queued>, FeedError> {
         let state = self.dispatcher.feed.state.lock();
         if self.position < state.first {
             drop(state);
@@ -418,26 +442,18 @@ impl FeedReader {
             return Err(FeedError::Lagged);
         }
         let offset = usize::try_from(self.position - state.first).unwrap_or(usize::MAX);
-        let mut items = Vec::new();
+        let mut taken = Vec::new();
         let mut bytes = 0;
-        for queued in state.ring.iter().skip(offset) {
-            if bytes >= max_bytes {
+        for queued in state.ring.range(offset.min(state.ring.len())..) {
+            if bytes >= max_bytes || taken.len() >= EVENTS_PER_TAKE {
                 self.moved.mark_changed();
                 break;
             }
-            self.position += 1;
-            let event = &queued.slot.event;
-            if self.start.covers(&queued.entry)
-                || !self.filter.admits(event)
-                || !self.may_see(queued)
-            {
-                continue;
-            }
-            bytes += event.size_bytes();
-            items.push(FeedItem { slot: queued.slot.clone(), filtered_index: self.passed });
-            self.passed += 1;
+            bytes += queued.slot.event.size_bytes();
+            taken.push(queued.clone());
         }
-        Ok(items)
+        self.position += taken.len() as u64;
+        Ok(taken)
     }
 }
 

@@ -6,7 +6,7 @@ use super::Dispatcher;
 use super::collapse::CollapsedView;
 use super::reads::{Reads, Start};
 use super::subscription::denial;
-use crate::domain::{Cursor, Decision, Event, Filter, Guard, TaskId};
+use crate::domain::{Anchor, Cursor, Decision, Event, Filter, Guard, TaskId};
 use crate::store::{HeadStatus, StoreError, View};
 
 /// What part of a log is wanted.
@@ -54,6 +54,7 @@ pub struct History {
     next: u64,
     to: u64,
     left: usize,
+    is_reset: bool,
 }
 
 impl Dispatcher {
@@ -62,6 +63,7 @@ impl Dispatcher {
         self: &Arc<Self>,
         request: HistoryRequest,
     ) -> Result<Option<OpenedHistory>, StoreError> {
+        let _permit = self.history_reads.acquire().await;
         let Some(head) = self.source().store.head(&request.task).await? else { return Ok(None) };
         if head.status == HeadStatus::Deleted {
             return Ok(None);
@@ -72,6 +74,7 @@ impl Dispatcher {
         let to = head.next_index;
         let anchor = request.cursor.resolve(head.task.number, to);
         let reads = Reads { dispatcher: self.clone(), task: head.task, topic: None };
+        let anchor = reads.verified(anchor, to).await?;
         let start = reads.locate(anchor, &request.filter, to).await?;
         let collapsed = if request.accumulated {
             Some(CollapsedView::open(&reads, start.from, to, &request.filter).await?)
@@ -79,14 +82,22 @@ impl Dispatcher {
             None
         };
         let (filter, left, next) = (request.filter, request.limit, start.from);
-        let history = History { reads, filter, start, collapsed, next, to, left };
+        let is_reset = anchor == Anchor::Start { reset: true };
+        let history = History { reads, filter, start, collapsed, next, to, left, is_reset };
         Ok(Some(OpenedHistory::History(Box::new(history))))
     }
 }
 
 impl History {
+    /// Says whether the cursor is unknown here, so that this is from the start.
+    pub fn is_reset(&self) -> bool {
+        self.is_reset
+    }
+
     /// Returns the next events; none at the end.
     pub async fn read(&mut self) -> Result<Vec<HistoryEvent>, StoreError> {
+        let dispatcher = self.reads.dispatcher.clone();
+        let _permit = dispatcher.history_reads.acquire().await;
         let mut found = Vec::new();
         while found.is_empty() && self.left > 0 {
             if let Some(view) = &mut self.collapsed {

@@ -48,7 +48,10 @@ use crate::observer::Observer;
 use crate::store::{Bus, BusHealth, Commit, CommitListener, Moved, Store};
 
 /// Store reads on behalf of readers that run at once; the others queue up.
-const CONCURRENT_READS: usize = 8;
+const CONCURRENT_READS: usize = 4;
+
+/// Store reads on behalf of histories that run at once.
+const CONCURRENT_HISTORY_READS: usize = 2;
 
 /// Bounds of what is kept for readers.
 #[derive(Debug, Clone, Copy)]
@@ -82,6 +85,8 @@ pub struct Dispatcher {
     /// Topics that heard of events they do not have.
     stale: Notify,
     reads: Semaphore,
+    /// Of those, what histories may take: streams come first.
+    history_reads: Semaphore,
     observer: Observer,
 }
 
@@ -109,6 +114,7 @@ impl Dispatcher {
             feed: Feed::new(options.feed_bytes),
             stale: Notify::new(),
             reads: Semaphore::new(CONCURRENT_READS),
+            history_reads: Semaphore::new(CONCURRENT_HISTORY_READS),
             observer,
         })
     }

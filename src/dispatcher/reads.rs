@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Dispatcher;
 use super::shared::{Key, Value};
 use super::topic::Topic;
-use crate::domain::{Anchor, Event, Filter};
+use crate::domain::{Anchor, Event, EventId, Filter};
 use crate::metrics::CatchUpRead;
 use crate::store::{Page, ReadRange, SeriesSpan, Store, StoreError, TaskRef, View};
 
@@ -39,6 +39,45 @@ pub(super) struct Start {
 impl Reads {
     pub(super) fn store(&self) -> &dyn Store {
         &*self.dispatcher.source().store
+    }
+
+    /// Returns the anchor of a reader, whose id has to be that of the event at
+    /// its index: after a restore, or where a number was given out again, the
+    /// log may hold another one there.
+    pub(super) async fn verified(&self, anchor: Anchor, end: u64) -> Result<Anchor, StoreError> {
+        match anchor {
+            Anchor::After(id) if !self.is_known(id.event, end).await? => {
+                Ok(Anchor::Start { reset: true })
+            }
+            anchor => Ok(anchor),
+        }
+    }
+
+    /// Says whether a log that ends before `end` has, or had, an event of this id.
+    ///
+    /// Where the event is gone, its time must lie between those of its neighbours.
+    async fn is_known(&self, id: EventId, end: u64) -> Result<bool, StoreError> {
+        match self.first_event(id.index(), end).await? {
+            Some(event) if event.index == id.index() => Ok(event.id() == id),
+            Some(after) if after.timestamp_ms < id.timestamp_ms() => Ok(false),
+            // No event before it may be later than it was.
+            Some(_) | None => {
+                let number = self.task.number;
+                let later = self.store().position_after(number, id.timestamp_ms()).await?;
+                Ok(self.first_event(later, id.index()).await?.is_none())
+            }
+        }
+    }
+
+    /// Returns the first event that is left in a range.
+    async fn first_event(&self, from: u64, to: u64) -> Result<Option<Arc<Event>>, StoreError> {
+        if from >= to {
+            return Ok(None);
+        }
+        let (task, view) = (self.task.clone(), View::Live);
+        let range = ReadRange { task, from, to, view, max_events: 1, max_bytes: 1 };
+        let mut pages = self.store().read(&[range]).await?;
+        Ok(pages.pop().and_then(|page| page.events.into_iter().next()))
     }
 
     /// Finds out where a cursor leads in a log that ends at `next_index`.

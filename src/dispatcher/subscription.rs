@@ -176,7 +176,7 @@ impl Dispatcher {
         let Some((ring_end, end)) = topic.placed() else { return Ok(None) };
         let next_index = ring_end.max(head.next_index);
         if let Some(id) = request.last_event_id.as_deref()
-            && has_seen_end(id, &topic, next_index, end)
+            && end.is_some_and(|end| has_seen_end(id, end))
         {
             return Ok(Some(OpenedStream::AtEnd));
         }
@@ -225,10 +225,9 @@ pub(super) fn denial(guard: Option<&Guard>, head: &Head) -> Option<Decision> {
     (head.status != HeadStatus::Deleted && decision != Decision::Allowed).then_some(decision)
 }
 
-fn has_seen_end(id: &str, topic: &Topic, next_index: u64, end: Option<End>) -> bool {
-    let id = ResumeId::parse(id).filter(|id| id.belongs_to(topic.task.number, next_index));
-    end.is_some()
-        && id.is_some_and(|id| id.collapsed_to.is_none() && id.event.index() + 1 == next_index)
+/// Says whether an id is that of the event that ended a task, time included.
+fn has_seen_end(id: &str, end: End) -> bool {
+    ResumeId::parse(id) == Some(ResumeId { event: end.event, collapsed_to: None })
 }
 
 impl Subscription {
@@ -241,6 +240,7 @@ impl Subscription {
         let mut cursor = request.cursor.clone();
         cursor.ids.splice(..0, request.last_event_id.clone());
         let anchor = cursor.resolve(self.reads.task.number, next_index);
+        let anchor = self.reads.verified(anchor, next_index).await?;
         let start = self.reads.locate(anchor, &self.filter, next_index).await?;
         self.start = start;
         self.cursor = start.from;
@@ -399,12 +399,13 @@ impl Subscription {
             if !passes || !self.is_wanted(&slot, filtered_index) {
                 continue;
             }
-            if let (Some(totals), true) = (&mut self.totals, slot.event.is_delta()) {
+            let is_total = self.totals.is_some() && slot.event.is_delta();
+            if let (Some(totals), true) = (&mut self.totals, is_total) {
                 let whole = totals.fold(self.reads.store(), &self.reads.task, &slot.event).await?;
                 slot = Slot::heard(Arc::new(whole), slot.heard);
             }
             bytes += slot.event.size_bytes();
-            let (is_snapshot, collapsed_to) = (false, None);
+            let (is_snapshot, collapsed_to) = (is_total, None);
             batch.items.push(Item::Event(Entry {
                 slot,
                 filtered_index,

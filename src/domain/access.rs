@@ -125,7 +125,47 @@ pub struct Principal {
     pub expires_at_ms: Option<u64>,
 }
 
+/// Claims that differ between two tokens of one caller (RFC 7519 and
+/// `OpenID` Connect Core).
+const CLAIMS_OF_A_TOKEN: [&str; 8] =
+    ["exp", "iat", "nbf", "jti", "nonce", "sid", "auth_time", "at_hash"];
+
+/// Claims that are read to members of a [`Principal`].
+const READ_CLAIMS: [&str; 3] = ["sub", "scope", "taskIds"];
+
 impl Principal {
+    /// Returns a text that is the same for two principals exactly if they are
+    /// the same caller: it holds for a refreshed token, and for nobody else's.
+    ///
+    /// What a token of the same subject allows may change; without a subject,
+    /// what it allows is part of who it is.
+    pub fn identity(&self) -> String {
+        let mut identity = Map::new();
+        if let Some(subject) = &self.subject {
+            identity.insert("sub".to_owned(), Value::from(&**subject));
+        } else {
+            let mut scopes: Vec<&str> = self.scopes.iter().map(|scope| scope.as_str()).collect();
+            scopes.sort_unstable();
+            identity.insert("scope".to_owned(), scopes.into());
+            let tasks = match &self.tasks {
+                TaskGrant::Every => Value::from("*"),
+                TaskGrant::Only(ids) => {
+                    let mut ids: Vec<&str> = ids.iter().map(TaskId::as_str).collect();
+                    ids.sort_unstable();
+                    ids.into()
+                }
+            };
+            identity.insert("taskIds".to_owned(), tasks);
+        }
+        let kept = self.claims.iter().filter(|(name, _)| {
+            !CLAIMS_OF_A_TOKEN.contains(&name.as_str()) && !READ_CLAIMS.contains(&name.as_str())
+        });
+        let claims: Map<String, Value> =
+            kept.map(|(name, value)| (name.clone(), value.clone())).collect();
+        identity.insert("claims".to_owned(), sorted(&Value::Object(claims)));
+        sorted(&Value::Object(identity)).to_string()
+    }
+
     /// Returns the caller of mode `none`: every permission on every task.
     pub fn unrestricted() -> Self {
         Self {
@@ -135,6 +175,19 @@ impl Principal {
             claims: Map::new(),
             expires_at_ms: None,
         }
+    }
+}
+
+/// Returns a value with the members of its objects in the order of their names.
+fn sorted(value: &Value) -> Value {
+    match value {
+        Value::Object(members) => {
+            let mut names: Vec<&String> = members.keys().collect();
+            names.sort_unstable();
+            names.into_iter().map(|name| (name.clone(), sorted(&members[name]))).collect()
+        }
+        Value::Array(elements) => elements.iter().map(sorted).collect(),
+        plain => plain.clone(),
     }
 }
 
@@ -226,6 +279,27 @@ mod tests {
         let id = TaskId::parse("mine").unwrap();
         let tasks = TaskGrant::Only(vec![id]);
         Principal { scopes: vec![scope], tasks, ..Principal::unrestricted() }
+    }
+
+    #[test]
+    fn a_refreshed_token_is_of_the_same_caller_and_another_subject_is_not() {
+        let with = |subject: Option<&str>, tasks: &[&str], claims: Value| {
+            let Value::Object(claims) = claims else { panic!("claims are an object") };
+            let tasks = tasks.iter().map(|id| TaskId::parse(id).unwrap()).collect();
+            let subject = subject.map(Arc::from);
+            let tasks = TaskGrant::Only(tasks);
+            Principal { subject, tasks, claims, ..Principal::unrestricted() }.identity()
+        };
+        let claims = serde_json::json!({"org": "x", "exp": 1, "jti": "a", "sub": "me"});
+        let refreshed = serde_json::json!({"jti": "b", "sub": "me", "exp": 2, "org": "x"});
+        let me = with(Some("me"), &["a"], claims.clone());
+        assert_eq!(me, with(Some("me"), &["b"], refreshed.clone()));
+        assert_ne!(me, with(Some("you"), &["a"], claims.clone()));
+        assert_ne!(me, with(Some("me"), &["a"], serde_json::json!({"org": "y"})));
+        // Without a subject, what is allowed tells callers apart.
+        let nobody = with(None, &["a", "b"], claims);
+        assert_eq!(nobody, with(None, &["b", "a"], refreshed.clone()));
+        assert_ne!(nobody, with(None, &["a"], refreshed));
     }
 
     #[test]

@@ -50,7 +50,8 @@ impl ResumeId {
 /// The cursors a reader sent, in the order they are tried.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Cursor {
-    /// Ids, most binding first; those that name nothing are passed over.
+    /// Ids, most binding first. The first one counts: if it names nothing, the
+    /// reader begins anew, whatever other cursors there are.
     pub ids: Vec<String>,
     /// After the event with this filtered index; -1 is from the start.
     pub filtered_index: Option<i64>,
@@ -76,17 +77,19 @@ pub enum Anchor {
 
 impl Cursor {
     /// Picks the cursor that counts for task `number` with `next_index` events.
+    ///
+    /// An id is known here by its task and its index; whether the event at that
+    /// index has this id is for the log to say.
     pub fn resolve(&self, number: TaskNumber, next_index: u64) -> Anchor {
-        let known = self
-            .ids
-            .iter()
-            .filter_map(|id| ResumeId::parse(id))
-            .find(|id| id.belongs_to(number, next_index));
-        match (known, self.filtered_index, self.timestamp_ms) {
-            (Some(id), _, _) => Anchor::After(id),
-            (None, Some(index), _) => Anchor::AfterFiltered(index),
-            (None, None, Some(timestamp)) => Anchor::AfterTimestamp(timestamp),
-            (None, None, None) => Anchor::Start { reset: !self.ids.is_empty() },
+        if let Some(id) = self.ids.first() {
+            // What another cursor says may lie past what the reader has seen.
+            let known = ResumeId::parse(id).filter(|id| id.belongs_to(number, next_index));
+            return known.map_or(Anchor::Start { reset: true }, Anchor::After);
+        }
+        match (self.filtered_index, self.timestamp_ms) {
+            (Some(index), _) => Anchor::AfterFiltered(index),
+            (None, Some(timestamp)) => Anchor::AfterTimestamp(timestamp),
+            (None, None) => Anchor::Start { reset: false },
         }
     }
 }
@@ -114,19 +117,18 @@ mod tests {
     }
 
     #[test]
-    fn an_id_of_another_task_or_beyond_the_head_is_passed_over() {
+    fn an_id_of_another_task_or_beyond_the_head_makes_the_reader_begin_anew() {
         let mine = EventId::new(1, number(3), 9).to_string();
         let other = EventId::new(1, number(4), 9).to_string();
         let cursor =
             |ids: Vec<String>| Cursor { ids, filtered_index: Some(4), timestamp_ms: Some(8) };
-        let resolved = cursor(vec![other.clone(), mine.clone()]).resolve(number(3), 10);
+        let reset = Anchor::Start { reset: true };
+        let resolved = cursor(vec![mine.clone(), other.clone()]).resolve(number(3), 10);
         assert!(matches!(resolved, Anchor::After(id) if id.event.index() == 9));
-        assert_eq!(cursor(vec![mine.clone()]).resolve(number(3), 9), Anchor::AfterFiltered(4));
-        let by_time =
-            Cursor { ids: vec![other.clone()], filtered_index: None, timestamp_ms: Some(8) };
-        assert_eq!(by_time.resolve(number(3), 10), Anchor::AfterTimestamp(8));
-        let unknown = Cursor { ids: vec![other], ..Cursor::default() };
-        assert_eq!(unknown.resolve(number(3), 10), Anchor::Start { reset: true });
+        assert_eq!(cursor(vec![other, mine.clone()]).resolve(number(3), 10), reset);
+        assert_eq!(cursor(vec![mine]).resolve(number(3), 9), reset);
+        assert_eq!(cursor(vec!["nonsense".to_owned()]).resolve(number(3), 9), reset);
+        assert_eq!(cursor(Vec::new()).resolve(number(3), 9), Anchor::AfterFiltered(4));
         assert_eq!(Cursor::default().resolve(number(3), 10), Anchor::Start { reset: false });
     }
 }

@@ -165,9 +165,4 @@ impl Event {
     pub fn is_replaceable(&self) -> bool {
         matches!(self.folding_series(), Some((_, SeriesMode::Latest)))
     }
-
-    /// Returns roughly how many bytes the event takes up.
-    pub fn size_bytes(&self) -> usize {
-        128 + self.draft.data.as_str().len() + self.draft.event_type.len()
-    }
 }

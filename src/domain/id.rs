@@ -12,10 +12,11 @@ const MAX_TASK_ID_BYTES: usize = 128;
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TaskId(Arc<str>);
 
-/// A task id that does not match `^[A-Za-z0-9][A-Za-z0-9_.:~-]{0,127}$`.
+/// A task id that does not match `^[A-Za-z0-9_-][A-Za-z0-9_.:~-]{0,127}$`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "a task id is 1 to 128 characters: a letter or digit, then letters, digits, or any of _ . : ~ -"
+    "a task id is 1 to 128 characters: a letter, a digit, _ or -, then letters, digits, \
+     or any of _ . : ~ -"
 )]
 pub struct InvalidTaskId;
 
@@ -27,7 +28,9 @@ impl TaskId {
         let rest_is_valid = bytes.all(|byte| {
             byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b':' | b'~' | b'-')
         });
-        if first.is_ascii_alphanumeric() && rest_is_valid && text.len() <= MAX_TASK_ID_BYTES {
+        // Random ids of other makers begin with either.
+        let first_is_valid = first.is_ascii_alphanumeric() || matches!(first, b'_' | b'-');
+        if first_is_valid && rest_is_valid && text.len() <= MAX_TASK_ID_BYTES {
             Ok(Self(text.into()))
         } else {
             Err(InvalidTaskId)
@@ -140,7 +143,7 @@ mod tests {
         for good in ["a", "0", "A.b_c:d~e-f", &"x".repeat(128)] {
             assert!(TaskId::parse(good).is_ok(), "{good}");
         }
-        for bad in ["", "-a", ".a", "a/b", "a b", "a%2f", "ä", "a\0", &"x".repeat(129)] {
+        for bad in ["", ":a", ".a", "a/b", "a b", "a%2f", "ä", "a\0", &"x".repeat(129)] {
             assert!(TaskId::parse(bad).is_err(), "{bad}");
         }
     }

@@ -32,6 +32,7 @@ pub mod json;
 mod lifecycle;
 mod retry;
 mod series;
+mod size;
 mod tally;
 mod target;
 mod task;
@@ -61,11 +62,12 @@ pub use json::Json;
 pub use lifecycle::TaskStatus;
 pub use retry::RetryPolicy;
 pub use series::{Contribution, SeriesConflict, SeriesMode, SeriesState, SeriesWrite, fold};
+pub use size::TASK_BYTES;
 pub use tally::{BLOCK_LEN, BlockTally, FAN_OUT, Kind, LogKind, MAX_HEIGHT, Node, Tally, cover};
 pub use target::{AllowedTarget, TARGET_URL_BYTES, TargetError, TargetPolicy, parse_target};
 pub use task::{ListQuery, NewTask, Task, TaskError, TaskPage};
 pub use webhook::{
-    Backoff, DeliveryId, EndpointHook, HookKey, Owed, RetryOverrides, Webhook, WebhookSecret, owed,
-    receiver_of,
+    Backoff, DeliveryId, ENDPOINT_RECEIVERS, EndpointHook, HookKey, Owed, RetryOverrides, Webhook,
+    WebhookSecret, circuit_of, endpoint_receiver, owed, receiver_of,
 };
 pub use written::{write_envelope, write_event, write_snapshot};

@@ -45,6 +45,13 @@ impl From<RetryPolicy> for RetryOverrides {
     }
 }
 
+/// Shortest pause of a task's webhook, in milliseconds.
+const LEAST_DELAY_MS: u64 = 100;
+
+/// Shortest and longest time for an attempt of one, in milliseconds.
+const LEAST_TIMEOUT_MS: u64 = 1_000;
+const MOST_TIMEOUT_MS: u64 = 30_000;
+
 const MINUTE_MS: u64 = 60_000;
 const HOUR_MS: u64 = 60 * MINUTE_MS;
 
@@ -56,9 +63,9 @@ impl RetryPolicy {
     /// Allowed numbers of retries.
     pub const RETRIES: RangeInclusive<u64> = 0..=100;
     /// Allowed first pauses, in milliseconds.
-    pub const INITIAL_DELAY_MS: RangeInclusive<u64> = 1..=HOUR_MS;
+    pub const INITIAL_DELAY_MS: RangeInclusive<u64> = 0..=HOUR_MS;
     /// Allowed longest pauses, in milliseconds.
-    pub const MAX_DELAY_MS: RangeInclusive<u64> = 1..=24 * HOUR_MS;
+    pub const MAX_DELAY_MS: RangeInclusive<u64> = 0..=24 * HOUR_MS;
     /// Allowed times for an attempt, in milliseconds.
     pub const TIMEOUT_MS: RangeInclusive<u64> = 1..=5 * MINUTE_MS;
 
@@ -71,6 +78,18 @@ impl RetryPolicy {
             initial_delay_ms: overrides.initial_delay_ms.unwrap_or(self.initial_delay_ms),
             max_delay_ms: overrides.max_delay_ms.unwrap_or(self.max_delay_ms),
             timeout_ms: overrides.timeout_ms.unwrap_or(self.timeout_ms),
+        }
+    }
+
+    /// Returns the policy as it holds for webhooks of tasks, whose creators must
+    /// not turn one event into a flood of requests, or hold slots for minutes.
+    #[must_use]
+    pub fn within_bounds(self) -> Self {
+        Self {
+            initial_delay_ms: self.initial_delay_ms.max(LEAST_DELAY_MS),
+            max_delay_ms: self.max_delay_ms.max(LEAST_DELAY_MS),
+            timeout_ms: self.timeout_ms.clamp(LEAST_TIMEOUT_MS, MOST_TIMEOUT_MS),
+            ..self
         }
     }
 
@@ -139,6 +158,23 @@ mod tests {
         assert_eq!(policy.pause_ms(1, Some(10), 0.5), Some(1_000));
         assert_eq!(policy.pause_ms(1, Some(u64::MAX), 0.5), Some(30_000));
         assert_eq!(policy.pause_ms(100, None, 0.5), Some(30_000));
+    }
+
+    #[test]
+    fn times_of_a_task_s_webhook_are_kept_within_bounds() {
+        let least = RetryPolicy {
+            initial_delay_ms: 0,
+            max_delay_ms: 0,
+            timeout_ms: 1,
+            ..RetryPolicy::default()
+        };
+        let bounded = least.within_bounds();
+        assert_eq!(bounded.pause_ms(1, None, 0.5), Some(100));
+        assert_eq!(bounded.timeout_ms, 1_000);
+        assert_eq!(least.pause_ms(1, None, 0.5), Some(0));
+        let most = RetryPolicy { timeout_ms: 300_000, ..RetryPolicy::default() };
+        assert_eq!(most.within_bounds().timeout_ms, 30_000);
+        assert_eq!(RetryPolicy::default().within_bounds(), RetryPolicy::default());
     }
 
     #[test]

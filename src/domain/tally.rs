@@ -6,6 +6,7 @@
 //! The count before any position is then the sum of a bounded number of
 //! tallies, and it stays right when rows of superseded events are gone.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -42,63 +43,147 @@ pub struct LogKind {
     pub is_delta: bool,
 }
 
+/// Most kinds that a sum of blocks counts one by one. A histogram of more
+/// would cost more to read than the blocks it stands for.
+const MAX_KINDS: usize = 4096;
+
 /// How many events of each kind a stretch of the log holds.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Tally(pub Vec<(LogKind, u64)>);
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tally {
+    /// Counts of at most [`MAX_KINDS`] kinds, each of which stands here once.
+    Kinds(Vec<(LogKind, u64)>),
+    /// More kinds than that. Who wants to know what passes a filter asks the
+    /// parts of the stretch.
+    TooMany {
+        /// Events that are no deltas.
+        plain: u64,
+        /// Events that are.
+        deltas: u64,
+    },
+}
 
 impl Tally {
-    /// Adds `count` events of `kind`.
-    pub fn add(&mut self, kind: &LogKind, count: u64) {
-        match self.0.iter_mut().find(|(known, _)| known == kind) {
-            Some((_, sum)) => *sum += count,
-            None => self.0.push((kind.clone(), count)),
+    /// Adds up neighbours; linear in the number of their kinds.
+    pub fn sum<'a>(parts: impl IntoIterator<Item = &'a Self>) -> Self {
+        let mut counts: HashMap<&LogKind, u64> = HashMap::new();
+        let mut order: Vec<&LogKind> = Vec::new();
+        let (mut plain, mut deltas, mut too_many) = (0, 0, false);
+        for part in parts {
+            plain += part.events(false);
+            deltas += part.events(true);
+            match part {
+                Self::TooMany { .. } => too_many = true,
+                Self::Kinds(kinds) if !too_many => {
+                    for (kind, count) in kinds {
+                        *counts.entry(kind).or_insert_with(|| {
+                            order.push(kind);
+                            0
+                        }) += count;
+                    }
+                    too_many = order.len() > MAX_KINDS;
+                }
+                Self::Kinds(_) => {}
+            }
         }
+        if too_many {
+            return Self::TooMany { plain, deltas };
+        }
+        let count = |kind: &LogKind| counts.get(kind).copied().unwrap_or_default();
+        Self::Kinds(order.into_iter().map(|kind| (kind.clone(), count(kind))).collect())
     }
 
-    /// Adds everything `other` counted.
-    pub fn merge(&mut self, other: &Self) {
-        for (kind, count) in &other.0 {
-            self.add(kind, *count);
-        }
+    /// Returns how many of the events pass `filter`; `None` when only the
+    /// parts of the stretch can tell.
+    pub fn count(&self, filter: &Filter) -> Option<u64> {
+        let Self::Kinds(kinds) = self else { return None };
+        Some(kinds.iter().filter(|(log, _)| log.kind.passes(filter)).map(|(_, n)| n).sum())
     }
 
-    /// Returns how many of the events pass `filter`.
-    pub fn count(&self, filter: &Filter) -> u64 {
-        self.0.iter().filter(|(log, _)| log.kind.passes(filter)).map(|(_, count)| count).sum()
+    /// Returns how many events are deltas, or how many are none.
+    fn events(&self, is_delta: bool) -> u64 {
+        match self {
+            Self::Kinds(kinds) => {
+                kinds.iter().filter(|(log, _)| log.is_delta == is_delta).map(|(_, n)| n).sum()
+            }
+            Self::TooMany { plain, deltas } => {
+                if is_delta {
+                    *deltas
+                } else {
+                    *plain
+                }
+            }
+        }
     }
 
     /// Tells whether there is an event that is a delta, or one that is none.
     pub fn has(&self, is_delta: bool) -> bool {
-        self.0.iter().any(|(log, count)| log.is_delta == is_delta && *count > 0)
+        self.events(is_delta) > 0
     }
 }
 
+/// Kinds that are looked through one by one; more are looked up.
+const FEW_KINDS: usize = 16;
+
 /// The kinds of the events of one block, in order.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct BlockTally {
     /// Kinds that occur.
     pub kinds: Vec<LogKind>,
     /// Which kind, and how many events of it follow each other.
     pub runs: Vec<(u32, u32)>,
+    /// Where each kind stands, once there are many.
+    places: HashMap<LogKind, u32>,
 }
 
+impl PartialEq for BlockTally {
+    fn eq(&self, other: &Self) -> bool {
+        self.kinds == other.kinds && self.runs == other.runs
+    }
+}
+
+impl Eq for BlockTally {}
+
 impl BlockTally {
-    /// Adds the next event's kind.
-    pub fn push(&mut self, event_type: &Arc<str>, level: Level, is_delta: bool) {
-        let known = self.kinds.iter().position(|log| {
-            log.kind.level == level
-                && log.is_delta == is_delta
-                && log.kind.event_type == *event_type
-        });
-        let at = known.unwrap_or_else(|| {
-            let kind = Kind { event_type: event_type.clone(), level };
-            self.kinds.push(LogKind { kind, is_delta });
-            self.kinds.len() - 1
-        }) as u32;
+    /// Returns the block that holds these runs of these kinds.
+    pub fn new(kinds: Vec<LogKind>, runs: Vec<(u32, u32)>) -> Self {
+        Self { kinds, runs, places: HashMap::new() }
+    }
+
+    /// Adds the next event's kind; returns whether it is the first of it.
+    pub fn push(&mut self, event_type: &Arc<str>, level: Level, is_delta: bool) -> bool {
+        let kind = Kind { event_type: event_type.clone(), level };
+        let kind = LogKind { kind, is_delta };
+        let known = self.place_of(&kind);
+        let at = known.unwrap_or_else(|| self.add(kind));
         match self.runs.last_mut() {
             Some((kind, length)) if *kind == at => *length += 1,
             _ => self.runs.push((at, 1)),
         }
+        known.is_none()
+    }
+
+    fn place_of(&self, kind: &LogKind) -> Option<u32> {
+        if self.kinds.len() > FEW_KINDS && !self.places.is_empty() {
+            return self.places.get(kind).copied();
+        }
+        (0..).zip(&self.kinds).find(|(_, known)| *known == kind).map(|(at, _)| at)
+    }
+
+    fn add(&mut self, kind: LogKind) -> u32 {
+        let at = self.kinds.len() as u32;
+        if self.kinds.len() == FEW_KINDS {
+            self.places = self.kinds.iter().cloned().zip(0..).collect();
+        }
+        if self.kinds.len() >= FEW_KINDS {
+            self.places.insert(kind.clone(), at);
+        }
+        self.kinds.push(kind);
+        at
+    }
+
+    /// Lets go of what only [`push`](Self::push) needs: the block is full.
+    pub fn seal(&mut self) {
+        self.places = HashMap::new();
     }
 
     /// Returns how many events the block holds.
@@ -154,11 +239,12 @@ impl BlockTally {
 
     /// Sums the block up.
     pub fn tally(&self) -> Tally {
-        let mut tally = Tally::default();
+        let mut counts = vec![0; self.kinds.len()];
         for (kind, length) in &self.runs {
-            tally.add(&self.kinds[*kind as usize], u64::from(*length));
+            counts[*kind as usize] += u64::from(*length);
         }
-        tally
+        // No block has more events, and so no more kinds, than a tally takes.
+        Tally::Kinds(self.kinds.iter().cloned().zip(counts).collect())
     }
 }
 
@@ -223,7 +309,7 @@ mod tests {
         assert_eq!(counts, [0, 0, 0, 1, 1, 2, 3]);
         let offsets: Vec<Option<u64>> = (0..4).map(|n| block.offset_of(n, &only("b"))).collect();
         assert_eq!(offsets, [Some(2), Some(4), Some(5), None]);
-        assert_eq!(block.tally().count(&only("a")), 3);
+        assert_eq!(block.tally().count(&only("a")), Some(3));
     }
 
     #[test]
@@ -235,7 +321,49 @@ mod tests {
         }
         assert_eq!(block.plain_runs().collect::<Vec<_>>(), [1..3, 5..6]);
         assert!(block.tally().has(true) && block.tally().has(false));
-        assert_eq!(block.tally().count(&Filter::default()), 6);
+        assert_eq!(block.tally().count(&Filter::default()), Some(6));
+    }
+
+    /// Returns full blocks in which every event has a type of its own.
+    fn blocks_of_distinct_types(count: u64) -> Vec<BlockTally> {
+        let block = |number: u64| {
+            let mut block = BlockTally::default();
+            for event in 0..BLOCK_LEN {
+                let event_type: Arc<str> = format!("type.{}", number * BLOCK_LEN + event).into();
+                assert!(block.push(&event_type, Level::Info, event % 4 == 0));
+                assert!(!block.push(&event_type, Level::Info, event % 4 == 0));
+            }
+            block
+        };
+        (0..count).map(block).collect()
+    }
+
+    #[test]
+    fn a_sum_of_few_kinds_counts_each_and_one_of_many_says_so() {
+        let blocks = blocks_of_distinct_types(5);
+        let tallies: Vec<Tally> = blocks.iter().map(BlockTally::tally).collect();
+        let few = Tally::sum([&tallies[0], &tallies[0], &tallies[1]]);
+        assert_eq!(few.count(&only("type.3")), Some(4));
+        assert_eq!(few.count(&only("type.1025")), Some(2));
+        assert_eq!(few.count(&Filter::default()), Some(3 * 2 * BLOCK_LEN));
+        let many = Tally::sum(&tallies);
+        let events = 2 * 5 * BLOCK_LEN;
+        assert_eq!(many, Tally::TooMany { plain: events / 4 * 3, deltas: events / 4 });
+        assert_eq!(many.count(&Filter::default()), None);
+        assert!(many.has(true) && many.has(false));
+        assert_eq!(Tally::sum([&tallies[0], &many]).count(&only("type.3")), None);
+    }
+
+    #[test]
+    fn summing_distinct_types_up_takes_time_in_proportion_to_their_number() {
+        // Quadratic, the larger one would take 64 times as long and minutes in all.
+        let began = std::time::Instant::now();
+        let blocks = blocks_of_distinct_types(64);
+        let tallies: Vec<Tally> = blocks.iter().map(BlockTally::tally).collect();
+        for _ in 0..100 {
+            Tally::sum(&tallies);
+        }
+        assert!(began.elapsed() < std::time::Duration::from_secs(20));
     }
 
     #[test]

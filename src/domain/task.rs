@@ -85,17 +85,6 @@ pub struct Task {
     pub completed_at_ms: Option<u64>,
 }
 
-impl Task {
-    /// Returns roughly how many bytes the task takes up, log apart.
-    pub fn size_bytes(&self) -> usize {
-        let json = |json: &Option<Json>| json.as_ref().map_or(0, |json| json.as_str().len());
-        512 + json(&self.spec.params)
-            + json(&self.spec.metadata)
-            + json(&self.result)
-            + self.error.as_ref().map_or(0, |error| error.message.len() + json(&error.details))
-    }
-}
-
 /// Which tasks to list, newest first.
 #[derive(Debug, Clone)]
 pub struct ListQuery {
@@ -139,7 +128,7 @@ impl ListQuery {
 }
 
 /// A page of a list.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct TaskPage {
     /// The tasks, newest first.
     pub tasks: Vec<Task>,

@@ -13,7 +13,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{EventDraft, EventId, Filter, Level, TypePattern};
+use url::Host;
+
+use super::{EventDraft, EventId, Filter, Level, TypePattern, parse_target};
 
 /// What secrets of Standard Webhooks begin with; base64 follows.
 const STANDARD_SECRET: &str = "whsec_";
@@ -247,10 +249,12 @@ pub fn owed(
     if webhooks.is_empty() && endpoints.is_empty() {
         return owed;
     }
+    // Parsing a URL costs more than all the rest, so each is parsed once.
+    let mut receivers: Vec<Option<u64>> = vec![None; webhooks.len()];
     for (position, event) in events.iter().enumerate() {
         for (at, webhook) in webhooks.iter().enumerate() {
             if webhook.admits(event) {
-                let receiver = receiver_of(&webhook.url);
+                let receiver = *receivers[at].get_or_insert_with(|| receiver_of(&webhook.url));
                 owed.push(Owed { position, hook: HookKey::of_task(at), receiver });
             }
         }
@@ -264,14 +268,44 @@ pub fn owed(
     owed
 }
 
-/// Returns a number that is the same for URLs of one receiver: scheme, host
-/// and port as written. One receiver that is slow shall not slow down others.
+/// Numbers of receivers from here on are those of configured endpoints; those
+/// below are of webhooks of tasks.
+pub const ENDPOINT_RECEIVERS: u64 = 1 << 63;
+
+/// Returns the receiver of a task's webhook: a number that is the same for
+/// URLs of one host and port, in whatever spelling. One receiver that is slow
+/// shall not slow down others.
 pub fn receiver_of(url: &str) -> u64 {
-    let rest_at = url.find("://").map_or(0, |at| at + 3);
-    let end = url[rest_at..].find(['/', '?', '#']).map_or(url.len(), |at| rest_at + at);
-    // FNV-1a: small, stable over versions, and nothing here is a secret.
-    url[..end].bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte.to_ascii_lowercase())).wrapping_mul(0x0100_0000_01b3)
+    let place = parse_target(url).ok().and_then(|url| {
+        let port = url.port_or_known_default()?;
+        Some(match url.host()? {
+            Host::Domain(name) => format!("{}:{port}", name.strip_suffix('.').unwrap_or(name)),
+            Host::Ipv4(address) => format!("{address}:{port}"),
+            Host::Ipv6(address) => format!("{}:{port}", address.to_canonical()),
+        })
+    });
+    // The rules for URLs exclude one that has no host.
+    hash(place.as_deref().unwrap_or(url)) & !ENDPOINT_RECEIVERS
+}
+
+/// Returns the receiver of a configured endpoint: each is one of its own, so
+/// that an instance can claim for those it knows and no others.
+pub fn endpoint_receiver(key: &HookKey) -> u64 {
+    hash(key.as_str()) | ENDPOINT_RECEIVERS
+}
+
+/// Returns a number for the URL of a webhook that is the same for any query:
+/// what speaks for one of them speaks for the others.
+pub fn circuit_of(url: &str) -> u64 {
+    let Ok(parsed) = parse_target(url) else { return hash(url) };
+    let place = receiver_of(url);
+    hash(&format!("{} {place} {}", parsed.scheme(), parsed.path()))
+}
+
+/// FNV-1a: small, stable over versions, and nothing here is a secret.
+fn hash(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     })
 }
 
@@ -398,8 +432,32 @@ mod tests {
 
     #[test]
     fn urls_of_one_receiver_share_a_number() {
-        assert_eq!(receiver_of("https://A.example/x?y"), receiver_of("https://a.example"));
-        assert_ne!(receiver_of("https://a.example"), receiver_of("https://b.example"));
-        assert_ne!(receiver_of("https://a.example"), receiver_of("https://a.example:8443"));
+        let receiver = receiver_of("https://a.example");
+        for same in [
+            "https://A.example/x?y",
+            "HTTPS://a.example.:443#z",
+            "https://user@a.example",
+            "http://a.example:443",
+            "https://%61.example",
+        ] {
+            assert_eq!(receiver_of(same), receiver, "{same}");
+        }
+        for other in ["https://b.example", "https://a.example:8443", "http://a.example"] {
+            assert_ne!(receiver_of(other), receiver, "{other}");
+        }
+        for same in ["http://0x7f.1/", "http://2130706433/", "http://[::ffff:127.0.0.1]/"] {
+            assert_eq!(receiver_of(same), receiver_of("http://127.0.0.1"), "{same}");
+        }
+        assert!(receiver < ENDPOINT_RECEIVERS);
+        assert!(endpoint_receiver(&HookKey::of_endpoint("ab")) >= ENDPOINT_RECEIVERS);
+    }
+
+    #[test]
+    fn urls_that_differ_in_their_query_alone_share_a_circuit() {
+        let circuit = circuit_of("http://a.example/x?tenant=1");
+        assert_eq!(circuit_of("http://A.example:80/x?tenant=2#y"), circuit);
+        for other in ["http://a.example/y", "http://b.example/x", "http://a.example:81/x"] {
+            assert_ne!(circuit_of(other), circuit, "{other}");
+        }
     }
 }

@@ -9,9 +9,15 @@ pub enum CreateTaskError {
     /// Another task has the id.
     #[error("task {0} exists")]
     Exists(TaskId),
+    /// Its text is longer than this many bytes.
+    #[error("the text of a task is limited to {0} bytes")]
+    TooLarge(usize),
     /// Another request was sent with the same idempotency key.
     #[error("the idempotency key was used for another request")]
     KeyConflict,
+    /// An earlier request with the key created a task that is gone.
+    #[error("the task of the repeated request is gone")]
+    Gone,
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -9,6 +9,8 @@ pub struct Limits {
     pub event_data_bytes: usize,
     /// Largest `result` and `error` of a transition together, in bytes.
     pub outcome_bytes: usize,
+    /// Most bytes of all text a task is created with.
+    pub task_bytes: usize,
     /// Longest text of an `accumulate` series, in bytes.
     pub series_text_bytes: u64,
     /// Most events in one request.
@@ -34,6 +36,7 @@ impl Default for Limits {
             body_bytes: 2 * MIB,
             event_data_bytes: MIB,
             outcome_bytes: MIB,
+            task_bytes: 4 * MIB,
             series_text_bytes: 16 << 20,
             events_per_request: 1_000,
             nesting: 64,

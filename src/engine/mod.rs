@@ -19,10 +19,10 @@ pub use limits::Limits;
 
 use crate::domain::{
     Append, AppendRules, Change, Decision, DeliveryId, EndpointHook, Event, EventDraft, Guard,
-    IdempotencyKey, ListQuery, NewTask, Refusal, Task, TaskId, TaskPage, Transition,
+    IdempotencyKey, ListQuery, NewTask, Refusal, Task, TaskId, TaskNumber, TaskPage, Transition,
 };
 use crate::metrics::{AppendKind, AppendOutcome, Metrics};
-use crate::store::{Appended, Created, Store, StoreError};
+use crate::store::{Appended, Created, HeadStatus, Store, StoreError};
 pub use crate::store::{Attempted, Delivery, DeliveryState};
 
 /// What a write brings along beside what it writes.
@@ -92,10 +92,16 @@ impl Engine {
         task: NewTask,
         key: Option<IdempotencyKey>,
     ) -> Result<Written<Task>, CreateTaskError> {
+        if task.text_bytes() > self.limits.task_bytes {
+            return Err(CreateTaskError::TooLarge(self.limits.task_bytes));
+        }
         let id = task.id.clone();
         match self.store.create(task, key).await? {
             Created::New(task) => Ok(Written::now(*task)),
-            Created::Replayed(task) => Ok(Written::before(*task)),
+            Created::Replayed(task) if self.may_repeat(task.number, None).await? => {
+                Ok(Written::before(*task))
+            }
+            Created::Replayed(_) => Err(CreateTaskError::Gone),
             Created::Exists => Err(CreateTaskError::Exists(id)),
             Created::KeyConflict => Err(CreateTaskError::KeyConflict),
         }
@@ -134,9 +140,16 @@ impl Engine {
         events: Vec<EventDraft>,
         context: WriteContext,
     ) -> Result<Written<Vec<Arc<Event>>>, PublishError> {
+        let guard = context.guard.clone();
         match self.append(id, Change::Publish(events), context).await? {
             Appended::Events(events) => Ok(Written::now(events)),
-            Appended::Replayed(events) => Ok(Written::before(events)),
+            Appended::Replayed(events) => {
+                let may_repeat = match events.first() {
+                    Some(first) => self.may_repeat(first.number, guard.as_ref()).await?,
+                    None => true,
+                };
+                if may_repeat { Ok(Written::before(events)) } else { Err(PublishError::NoSuchTask) }
+            }
             Appended::NoSuchTask => Err(PublishError::NoSuchTask),
             Appended::KeyConflict => Err(PublishError::KeyConflict),
             Appended::Refused(Refusal::Denied(decision)) => Err(PublishError::Denied(decision)),
@@ -183,11 +196,9 @@ impl Engine {
         let event = events.first().ok_or(TransitionError::NoSuchTask)?;
         let mut task =
             task.filter(|task| task.number == event.number).ok_or(TransitionError::NoSuchTask)?;
-        if let Some(guard) = &guard {
-            let decision = guard.decide(task.spec.auth_config.as_ref());
-            if decision != Decision::Allowed {
-                return Err(TransitionError::Denied(decision));
-            }
+        let rules = task.spec.auth_config.as_ref();
+        if guard.is_some_and(|guard| guard.decide(rules) != Decision::Allowed) {
+            return Err(TransitionError::NoSuchTask);
         }
         // It may have moved on since; the caller hears of its own step.
         task.status = to;
@@ -198,6 +209,23 @@ impl Engine {
             (task.result, task.error) = (result, error);
         }
         Ok(Written::before(task))
+    }
+
+    /// Says whether a repeat is answered for the task its first run wrote to:
+    /// while that task is there and the caller may still do what it asks.
+    ///
+    /// The task is looked up by number, since another may have its id by now.
+    async fn may_repeat(
+        &self,
+        task: TaskNumber,
+        guard: Option<&Guard>,
+    ) -> Result<bool, StoreError> {
+        let heads = self.store.heads(&[task]).await?;
+        Ok(heads.first().is_some_and(|head| {
+            let rules = head.auth_config.as_deref();
+            head.status != HeadStatus::Deleted
+                && guard.is_none_or(|guard| guard.decide(rules) == Decision::Allowed)
+        }))
     }
 
     async fn append(

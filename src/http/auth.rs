@@ -7,15 +7,18 @@
 //! itself. The order on every route: the scope (403), the form of the request
 //! (400), then whether there is such a task for this caller (404).
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 
 use super::AppState;
 use super::error::{ApiError, ErrorCode};
+use super::fresh;
 use super::wire::Visibility;
 use crate::auth::{AuthError, AuthMode, Authenticate, Credentials};
 use crate::domain::{
@@ -69,7 +72,8 @@ impl FromRequestParts<AppState> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, ApiError> {
         let authenticator = &app.authenticator;
-        let (method, path, headers) = (&parts.method, parts.uri.path(), &parts.headers);
+        let path = canonical_path(parts.uri.path());
+        let (method, path, headers) = (&parts.method, &*path, &parts.headers);
         let principal = authenticator.authenticate(&Credentials { method, path, headers }).await?;
         let renewal = authenticator.recheck_every().map(|every| {
             Arc::new(Renewal {
@@ -85,7 +89,42 @@ impl FromRequestParts<AppState> for Caller {
     }
 }
 
+/// Characters that stand for themselves in a canonical path: unreserved ones
+/// (RFC 3986, section 2.3) and the colon that ids may hold.
+const LITERAL: AsciiSet =
+    NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b':');
+
+/// Returns the one spelling of a path: each segment decoded as the router
+/// decodes it, and encoded again only where that is needed.
+///
+/// A path has many spellings, all of which lead to the same handler; whoever
+/// decides by the path must see one.
+fn canonical_path(path: &str) -> Cow<'_, str> {
+    if !path.contains('%') && path.bytes().all(|byte| byte == b'/' || is_literal(byte)) {
+        return Cow::Borrowed(path);
+    }
+    let segments = path.split('/').map(|segment| {
+        let decoded: Vec<u8> = percent_decode_str(segment).collect();
+        percent_encode(&decoded, &LITERAL).to_string()
+    });
+    Cow::Owned(segments.collect::<Vec<_>>().join("/"))
+}
+
+fn is_literal(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b':')
+}
+
 impl Caller {
+    /// Refuses to open a stream with credentials that have expired, also
+    /// within the leeway: it would end at once, and its reader come back.
+    pub(super) fn may_stream(&self) -> Result<(), ApiError> {
+        let expires_at_ms = self.principal.expires_at_ms;
+        if expires_at_ms.is_some_and(|expires_at_ms| expires_at_ms <= fresh::now_ms()) {
+            return Err(AuthError::Expired.into());
+        }
+        Ok(())
+    }
+
     /// Returns who it is.
     pub(super) fn principal(&self) -> &Principal {
         &self.principal
@@ -139,17 +178,20 @@ impl From<AuthError> for ApiError {
         let unauthorized = |message: &'static str| Self::new(ErrorCode::Unauthorized, message);
         match error {
             AuthError::Missing => {
-                unauthorized("this needs credentials; send Authorization: Bearer with a token")
+                unauthorized("Missing Bearer token. Send the header Authorization: Bearer <token>")
             }
             AuthError::Malformed => unauthorized(
-                "the credentials cannot be read; send Authorization: Bearer with a token",
+                "Invalid or expired token: it cannot be read. \
+                 Send the header Authorization: Bearer <token>",
             ),
-            AuthError::Expired => unauthorized("the credentials have expired; get new ones"),
+            AuthError::Expired => {
+                unauthorized("Invalid or expired token: it has expired. Get a new one")
+            }
             AuthError::Invalid => {
-                unauthorized("the credentials are not valid here; get other ones")
+                unauthorized("Invalid or expired token: it is not valid here. Get another one")
             }
             AuthError::Refused => {
-                Self::new(ErrorCode::Forbidden, "these credentials do not allow that; send others")
+                Self::new(ErrorCode::Forbidden, "Forbidden: these credentials do not allow that")
             }
             AuthError::Unavailable(source) => Self::new(
                 ErrorCode::AuthUnavailable,
@@ -166,17 +208,17 @@ pub(super) fn answer(decision: Decision, action: Action) -> Result<(), ApiError>
         Decision::Allowed => Ok(()),
         Decision::MissingScope(scope) => Err(ApiError::new(
             ErrorCode::Forbidden,
-            format!("this needs credentials with the scope {}", scope.as_str()),
+            format!("Forbidden: this needs credentials with the scope {}", scope.as_str()),
         )),
         // Nothing is given away by refusing a task that is yet to be made.
         Decision::Hidden if action == Action::CreateTask => Err(ApiError::new(
             ErrorCode::Forbidden,
-            "these credentials are for other tasks; create one of the ids they name",
+            "Forbidden: this token is limited to specific task ids; use one of them as `id`",
         )),
         Decision::Hidden => Err(ApiError::task_not_found()),
         Decision::Forbidden => Err(ApiError::new(
             ErrorCode::Forbidden,
-            "the rules of this task do not let these credentials do that",
+            "Forbidden: the authConfig of this task does not let these credentials do that",
         )),
     }
 }
@@ -205,6 +247,18 @@ mod tests {
         let allow = |action| caller.allow(action).map_err(|error| error.code());
         assert_eq!(allow(Action::ReadHistory), Ok(()));
         assert_eq!(allow(Action::ManageTask), Err(ErrorCode::Forbidden));
+    }
+
+    #[test]
+    fn every_spelling_of_a_path_is_shown_as_one() {
+        for path in ["/tasks/secret1", "/tasks/%73ecret1", "/tasks/s%65cr%65t%31"] {
+            assert_eq!(canonical_path(path), "/tasks/secret1", "{path}");
+        }
+        assert_eq!(canonical_path("/tasks/a:b~c.d"), "/tasks/a:b~c.d");
+        assert_eq!(canonical_path("/tasks/a%3Ab%7e"), "/tasks/a:b~");
+        assert_eq!(canonical_path("/tasks/a%2fb"), "/tasks/a%2Fb");
+        assert_eq!(canonical_path("/tasks/a!b"), "/tasks/a%21b");
+        assert_eq!(canonical_path("/tasks/%ff%00"), "/tasks/%FF%00");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::wire::json_response;
-use crate::domain::{Action, Decision, SeriesConflict, TaskStatus, json};
+use crate::domain::{Action, Decision, SeriesConflict, TaskId, TaskStatus, json};
 use crate::engine::{CreateTaskError, PublishError, TransitionError};
 use crate::store::StoreError;
 
@@ -52,6 +52,8 @@ pub enum ErrorCode {
     IdempotencyConflict,
     /// Too many bytes.
     PayloadTooLarge,
+    /// The body came too slowly.
+    RequestTimeout,
     /// The body is not declared as JSON.
     UnsupportedMediaType,
     /// A fault of the server.
@@ -70,7 +72,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::InvalidJson,
         Self::InvalidRequest,
         Self::LimitExceeded,
@@ -87,6 +89,7 @@ impl ErrorCode {
         Self::InvalidTransition,
         Self::IdempotencyConflict,
         Self::PayloadTooLarge,
+        Self::RequestTimeout,
         Self::UnsupportedMediaType,
         Self::Internal,
         Self::OutcomeUnknown,
@@ -115,6 +118,7 @@ impl ErrorCode {
             Self::InvalidTransition => "invalid_transition",
             Self::IdempotencyConflict => "idempotency_conflict",
             Self::PayloadTooLarge => "payload_too_large",
+            Self::RequestTimeout => "request_timeout",
             Self::UnsupportedMediaType => "unsupported_media_type",
             Self::Internal => "internal",
             Self::OutcomeUnknown => "outcome_unknown",
@@ -141,6 +145,7 @@ impl ErrorCode {
             Self::TaskExists | Self::InvalidTransition | Self::IdempotencyConflict => {
                 StatusCode::CONFLICT
             }
+            Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
@@ -190,7 +195,22 @@ impl ApiError {
 
     /// Makes an [`ErrorCode::TaskNotFound`].
     pub fn task_not_found() -> Self {
-        Self::new(ErrorCode::TaskNotFound, "there is no task with this id")
+        Self::new(ErrorCode::TaskNotFound, "Task not found. It may have been deleted")
+    }
+
+    /// Makes an [`ErrorCode::TaskNotFound`] that names the task.
+    pub(super) fn no_such_task(id: &TaskId) -> Self {
+        let message = format!("Task not found: {id}. It may have been deleted");
+        Self::new(ErrorCode::TaskNotFound, message)
+    }
+
+    /// Makes an [`ErrorCode::StoreUnavailable`]; `source` is for the log alone.
+    pub fn store_unavailable(source: impl Into<Arc<str>>) -> Self {
+        Self::new(
+            ErrorCode::StoreUnavailable,
+            "the store cannot be reached at the moment; repeat the request later",
+        )
+        .caused_by(source)
     }
 
     /// Makes an [`ErrorCode::Internal`]; `source` is for the log alone.
@@ -257,7 +277,10 @@ impl ApiError {
             PublishError::NoSuchTask => Self::task_not_found(),
             PublishError::Closed(status) => Self::new(
                 ErrorCode::TaskClosed,
-                format!("the task is {status} and takes no more events"),
+                format!(
+                    "Cannot publish to task in terminal status: {status}. \
+                     It takes no more events; create another task"
+                ),
             ),
             PublishError::Series { position, conflict } => {
                 let rest = match &conflict {
@@ -303,7 +326,7 @@ impl From<StoreError> for ApiError {
         match error {
             StoreError::Unavailable(_) => Self::new(
                 ErrorCode::StoreUnavailable,
-                "the store cannot be reached; nothing was stored, so repeat the request later",
+                "the store cannot serve this at the moment; repeat the request later",
             ),
             StoreError::Overloaded => Self::new(
                 ErrorCode::Overloaded,
@@ -328,10 +351,19 @@ impl From<CreateTaskError> for ApiError {
         match error {
             CreateTaskError::Exists(id) => Self::new(
                 ErrorCode::TaskExists,
-                format!("a task with the id {id} exists; choose another or leave it out"),
+                format!("Task already exists: {id}. Choose another id or leave it out"),
             )
             .at("/id"),
+            CreateTaskError::TooLarge(limit) => Self::new(
+                ErrorCode::PayloadTooLarge,
+                format!(
+                    "all text of a task together is limited to {limit} bytes; \
+                     send large inputs elsewhere and name them in params"
+                ),
+            )
+            .over(limit as u64),
             CreateTaskError::KeyConflict => Self::key_conflict(),
+            CreateTaskError::Gone => Self::task_not_found(),
             CreateTaskError::Store(error) => error.into(),
         }
     }
@@ -345,13 +377,26 @@ impl From<TransitionError> for ApiError {
                 transition: Some((from, to)),
                 ..Self::new(
                     ErrorCode::InvalidTransition,
-                    format!("a task that is {from} cannot become {to}"),
+                    format!("Invalid transition: {from} \u{2192} {to}. {}", next_steps(from)),
                 )
             },
             TransitionError::Denied(decision) => Self::denied(decision, Action::ManageTask),
             TransitionError::KeyConflict => Self::key_conflict(),
             TransitionError::Store(error) => error.into(),
         }
+    }
+}
+
+/// Marks the answer for a task that is not there, or may not be seen.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct NoSuchTask;
+
+/// Says what a task in this state may still become.
+fn next_steps(from: TaskStatus) -> String {
+    let successors: Vec<&str> = from.successors().iter().map(|to| to.as_str()).collect();
+    match successors.split_last() {
+        None => "The task is finished".to_owned(),
+        Some((last, rest)) => format!("It may become {} or {last}", rest.join(", ")),
     }
 }
 
@@ -389,6 +434,9 @@ impl IntoResponse for ApiError {
         }
         if let Some(source) = self.source {
             response.extensions_mut().insert(FailureSource(source));
+        }
+        if self.code == ErrorCode::TaskNotFound {
+            response.extensions_mut().insert(NoSuchTask);
         }
         response
     }

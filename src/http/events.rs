@@ -23,7 +23,8 @@ pub(super) async fn publish_events(
     path: TaskPath,
     submission: Submission,
 ) -> Result<Response, ApiError> {
-    let Submitted { caller, repeatable, body } = submission.accept(Action::PublishEvents).await?;
+    let Submitted { caller, repeatable, body, held: _held } =
+        submission.accept(Action::PublishEvents).await?;
     let Published { events, is_batch } = read_events(&body, app.engine.limits())?;
     let id = path.id()?;
     caller.authorize(Action::PublishEvents, Some(&id))?;

@@ -21,6 +21,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::AppState;
 use super::auth::Caller;
+use super::bodies::{BodyPace, HeldBytes};
 use super::error::{ApiError, ErrorCode};
 use crate::domain::{Action, IdempotencyKey, TaskId};
 
@@ -50,6 +51,9 @@ impl<S: Send + Sync> FromRequestParts<S> for TaskPath {
         Ok(Self(id.and_then(|(_, text)| TaskId::parse(text).ok())))
     }
 }
+
+/// Most entries of any list in a query string.
+const LIST_ENTRIES: usize = 100;
 
 /// The parameters of a query string.
 ///
@@ -89,7 +93,20 @@ impl Query {
 
     /// Returns every value of `name`, in order.
     pub fn all(&self, name: &str) -> Result<Vec<Cow<'_, str>>, ApiError> {
+        Self::bounded(name, self.raw(name).count())?;
         self.raw(name).map(|value| self.decoded(name, value)).collect()
+    }
+
+    /// Refuses a list of too many entries. Every entry costs each row or event
+    /// that a reader looks at.
+    fn bounded(name: &str, entries: usize) -> Result<(), ApiError> {
+        if entries <= LIST_ENTRIES {
+            return Ok(());
+        }
+        let message = format!("query parameter {name} is limited to {LIST_ENTRIES} entries");
+        Err(ApiError::new(ErrorCode::LimitExceeded, message)
+            .at(format!("/query/{name}"))
+            .over(LIST_ENTRIES as u64))
     }
 
     /// Returns the value of `name`; of several the last.
@@ -108,11 +125,9 @@ impl Query {
         parse: impl Fn(&str) -> Option<T>,
     ) -> Result<Vec<T>, ApiError> {
         let value = self.last(name)?.unwrap_or_default();
-        value
-            .split(',')
-            .filter(|entry| !entry.is_empty())
-            .map(|entry| parse(entry).ok_or_else(|| self.invalid(name, problem)))
-            .collect()
+        let entries = || value.split(',').filter(|entry| !entry.is_empty());
+        Self::bounded(name, entries().count())?;
+        entries().map(|entry| parse(entry).ok_or_else(|| self.invalid(name, problem))).collect()
     }
 
     /// Returns the whole number `name` if it is there; it must lie in `range`.
@@ -205,9 +220,8 @@ impl Repeatable {
     ) -> Option<IdempotencyKey> {
         let key = self.0.as_ref()?;
         // No part can hold a NUL, so the parts cannot run into each other.
-        let subject = caller.principal().subject.as_deref().unwrap_or_default();
         let parts = [
-            Sha256::digest(subject).as_slice(),
+            Sha256::digest(caller.principal().identity()).as_slice(),
             route.as_bytes(),
             b"\0",
             task.map_or("", TaskId::as_str).as_bytes(),
@@ -240,14 +254,17 @@ pub(super) struct Submitted {
     pub(super) repeatable: Repeatable,
     /// Its body, empty or declared as JSON, within the limit.
     pub(super) body: Bytes,
+    /// Its share of what all bodies may take, given back with it.
+    pub(super) held: HeldBytes,
 }
 
 #[derive(Debug)]
 struct UnreadBody {
     body: Body,
     limit: usize,
-    is_json: bool,
+    problem: Option<ApiError>,
     waits_for_go: bool,
+    held: HeldBytes,
 }
 
 impl FromRequest<AppState> for Submission {
@@ -257,7 +274,8 @@ impl FromRequest<AppState> for Submission {
         let (mut parts, body) = request.into_parts();
         let body = UnreadBody {
             limit: app.engine.limits().body_bytes,
-            is_json: is_json(&parts.headers),
+            problem: problem_of(&parts.headers),
+            held: HeldBytes::none(&app.bodies),
             waits_for_go: parts.headers.contains_key(header::EXPECT),
             body,
         };
@@ -277,7 +295,10 @@ impl Submission {
         let read = match head {
             Err(refusal) => Err(refusal),
             Ok((caller, repeatable)) => {
-                self.body.read().await.map(|body| Submitted { caller, repeatable, body })
+                let read = self.body.read().await;
+                let budget = HeldBytes::none(self.body.held.budget());
+                let held = std::mem::replace(&mut self.body.held, budget);
+                read.map(|body| Submitted { caller, repeatable, body, held })
             }
         };
         // One that waits for a go-ahead does not need the rest to be taken.
@@ -290,10 +311,9 @@ impl Submission {
 
 impl UnreadBody {
     async fn read(&mut self) -> Result<Bytes, ApiError> {
-        if self.is_json {
-            read(&mut self.body, self.limit).await
-        } else {
-            read_nothing(&mut self.body).await
+        match self.problem.take() {
+            None => read(&mut self.body, self.limit, &mut self.held).await,
+            Some(problem) => read_nothing(&mut self.body, problem).await,
         }
     }
 }
@@ -304,7 +324,25 @@ fn is_json(headers: &HeaderMap) -> bool {
     essence.trim().eq_ignore_ascii_case("application/json")
 }
 
-async fn read(body: &mut Body, limit: usize) -> Result<Bytes, ApiError> {
+/// Returns what is wrong with how a body is declared, if it is not empty.
+fn problem_of(headers: &HeaderMap) -> Option<ApiError> {
+    let unsupported = |message: String| ApiError::new(ErrorCode::UnsupportedMediaType, message);
+    if let Some(encoding) = headers.get(header::CONTENT_ENCODING) {
+        let is_identity = encoding.as_bytes().eq_ignore_ascii_case(b"identity");
+        if !is_identity {
+            let message = "the body has a Content-Encoding, which is not supported; \
+                           send it uncompressed, without that header";
+            return Some(unsupported(message.to_owned()).at("/headers/Content-Encoding"));
+        }
+    }
+    if is_json(headers) {
+        return None;
+    }
+    let message = "send the body as JSON with the header Content-Type: application/json";
+    Some(unsupported(message.to_owned()).at("/headers/Content-Type"))
+}
+
+async fn read(body: &mut Body, limit: usize, held: &mut HeldBytes) -> Result<Bytes, ApiError> {
     let too_large = || {
         let message = format!("the body is limited to {limit} bytes");
         ApiError::new(ErrorCode::PayloadTooLarge, message).over(limit as u64)
@@ -314,7 +352,10 @@ async fn read(body: &mut Body, limit: usize) -> Result<Bytes, ApiError> {
     }
     let mut whole = Bytes::new();
     let mut joined = BytesMut::new();
-    while let Some(data) = next_data(body).await? {
+    let mut pace = BodyPace::begin();
+    while let Some(data) = pace.next(next_data(body)).await? {
+        pace.received(data.len());
+        held.take(data.len())?;
         if whole.len() + joined.len() + data.len() > limit {
             return Err(too_large());
         }
@@ -330,13 +371,11 @@ async fn read(body: &mut Body, limit: usize) -> Result<Bytes, ApiError> {
 }
 
 /// Accepts a body without a single byte, whatever it is declared as.
-async fn read_nothing(body: &mut Body) -> Result<Bytes, ApiError> {
-    while let Some(data) = next_data(body).await? {
+async fn read_nothing(body: &mut Body, problem: ApiError) -> Result<Bytes, ApiError> {
+    let pace = BodyPace::begin();
+    while let Some(data) = pace.next(next_data(body)).await? {
         if !data.is_empty() {
-            return Err(ApiError::new(
-                ErrorCode::UnsupportedMediaType,
-                "send the body as JSON with the header Content-Type: application/json",
-            ));
+            return Err(problem);
         }
     }
     Ok(Bytes::new())
@@ -373,7 +412,10 @@ async fn drain(body: &mut Body) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::http::bodies::BodyBudget;
 
     fn query(text: &str) -> Query {
         Query(Some(format!("/tasks?{text}").parse().unwrap()))
@@ -451,9 +493,10 @@ mod tests {
                 .collect();
             Body::from_stream(futures_util::stream::iter(chunks))
         };
-        assert_eq!(read(&mut chunks(&[3, 4, 3]), 10).await.unwrap().len(), 10);
+        let mut held = HeldBytes::none(&Arc::new(BodyBudget::new(100)));
+        assert_eq!(read(&mut chunks(&[3, 4, 3]), 10, &mut held).await.unwrap().len(), 10);
         for mut body in [chunks(&[3, 8]), Body::from(vec![0; 11])] {
-            let error = read(&mut body, 10).await.unwrap_err();
+            let error = read(&mut body, 10, &mut held).await.unwrap_err();
             assert_eq!(error.code(), ErrorCode::PayloadTooLarge);
             assert!(error.message().contains("10 bytes"));
         }
@@ -461,9 +504,22 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_of_another_type_is_refused_unless_it_is_empty() {
-        assert!(read_nothing(&mut Body::empty()).await.unwrap().is_empty());
-        let error = read_nothing(&mut Body::from("{}")).await.unwrap_err();
-        assert_eq!(error.code(), ErrorCode::UnsupportedMediaType);
-        assert!(error.message().contains("Content-Type"));
+        let problem = |name: header::HeaderName, value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONTENT_TYPE, "application/json".parse().unwrap());
+            headers.insert(name, value.parse().unwrap());
+            problem_of(&headers)
+        };
+        assert!(problem(header::CONTENT_ENCODING, "identity").is_none());
+        for (name, value) in
+            [(header::CONTENT_TYPE, "text/plain"), (header::CONTENT_ENCODING, "gzip")]
+        {
+            let told = problem(name.clone(), value).unwrap();
+            assert!(read_nothing(&mut Body::empty(), told.clone()).await.unwrap().is_empty());
+            let error = read_nothing(&mut Body::from("{}"), told).await.unwrap_err();
+            assert_eq!(error.code(), ErrorCode::UnsupportedMediaType);
+            let path = format!("/headers/{name}");
+            assert!(error.path().is_some_and(|told| told.eq_ignore_ascii_case(&path)), "{path}");
+        }
     }
 }

@@ -13,17 +13,19 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
-use tower_http::cors::{AllowOrigin, Any as AnyOrigin, CorsLayer};
+use percent_encoding::percent_decode_str;
+use tower_http::cors::{AllowHeaders, AllowOrigin, Any as AnyOrigin, CorsLayer};
 
-use super::error::{ApiError, FailureSource};
-use super::{CorsOptions, CorsOrigins, fresh};
+use super::error::{ApiError, FailureSource, NoSuchTask};
+use super::{CorsOptions, CorsOrigins, fresh, origin};
+use crate::domain::TaskId;
 use crate::hooks::{ErrorPlace, UnhandledError, words_of};
 use crate::observer::Observer;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
-const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+/// Says on a history that the cursor is unknown, so that it is from the start.
+pub(super) const TASKCAST_RESET: HeaderName = HeaderName::from_static("taskcast-reset");
 
 /// Longest request id taken over from a caller, in bytes.
 const REQUEST_ID_BYTES: usize = 128;
@@ -94,6 +96,22 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
     })
 }
 
+/// Names the task in the answer that there is none. In one place, so that a
+/// task that may not be seen is answered just like one that is not there.
+pub(super) async fn name_missing_task(request: Request, next: Next) -> Response {
+    let uri = request.uri().clone();
+    let response = next.run(request).await;
+    if response.extensions().get::<NoSuchTask>().is_none() {
+        return response;
+    }
+    let segment = uri.path().strip_prefix("/tasks/").and_then(|rest| rest.split('/').next());
+    let decoded = segment.and_then(|segment| percent_decode_str(segment).decode_utf8().ok());
+    match decoded.and_then(|text| TaskId::parse(&text).ok()) {
+        Some(id) => ApiError::no_such_task(&id).into_response(),
+        None => response,
+    }
+}
+
 /// Marks the answer for a handler that panicked, with its words if they are
 /// fixed.
 #[derive(Debug, Clone, Copy)]
@@ -112,17 +130,29 @@ pub(super) fn answer_panic(panic: Box<dyn Any + Send>) -> Response {
 pub(super) fn cors(options: &CorsOptions) -> Option<CorsLayer> {
     let origins = match &options.origins {
         CorsOrigins::None => return None,
+        CorsOrigins::Localhost => AllowOrigin::predicate(|origin, _| origin::is_localhost(origin)),
         CorsOrigins::Any => AllowOrigin::from(AnyOrigin),
         CorsOrigins::List(origins) => AllowOrigin::list(origins.clone()),
     };
-    let headers =
-        [header::AUTHORIZATION, header::CONTENT_TYPE, IDEMPOTENCY_KEY, LAST_EVENT_ID, REQUEST_ID];
+    // Cookies for any origin would be an invitation; browsers refuse it as well.
+    let credentials = options.credentials && matches!(options.origins, CorsOrigins::List(_));
     Some(
         CorsLayer::new()
             .allow_origin(origins)
+            .allow_credentials(credentials)
             .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::PATCH, Method::DELETE])
-            .allow_headers(headers)
-            .expose_headers([REQUEST_ID, IDEMPOTENT_REPLAYED])
+            // Clients and their instrumentation send headers of their own
+            // (`traceparent`, `x-requested-with`, `cache-control`, …); who is
+            // let in may send them.
+            .allow_headers(AllowHeaders::mirror_request())
+            .expose_headers([
+                header::RETRY_AFTER,
+                header::WWW_AUTHENTICATE,
+                header::LINK,
+                REQUEST_ID,
+                IDEMPOTENT_REPLAYED,
+                TASKCAST_RESET,
+            ])
             .max_age(PREFLIGHT_AGE),
     )
 }
@@ -163,7 +193,9 @@ mod tests {
 
     #[test]
     fn browsers_are_let_in_only_when_configured() {
-        assert!(cors(&CorsOptions { origins: CorsOrigins::None }).is_none());
-        assert!(cors(&CorsOptions { origins: CorsOrigins::Any }).is_some());
+        let with =
+            |origins| cors(&CorsOptions { origins, credentials: true, ..CorsOptions::default() });
+        assert!(with(CorsOrigins::None).is_none());
+        assert!(with(CorsOrigins::Any).is_some());
     }
 }

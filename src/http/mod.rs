@@ -7,6 +7,7 @@
 //! [`ApiError`]. Listening, TLS and shutdown are the server's business.
 
 mod auth;
+mod bodies;
 mod error;
 mod events;
 mod extract;
@@ -14,6 +15,7 @@ mod fresh;
 mod health;
 mod metrics;
 mod middleware;
+mod origin;
 mod stream;
 mod tasks;
 mod webhooks;
@@ -24,18 +26,20 @@ use std::time::Instant;
 
 use axum::Router;
 use axum::http::HeaderValue;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, patch, post};
 use tower_http::catch_panic::CatchPanicLayer;
 
+pub use bodies::BodyBudget;
 pub use error::{ApiError, ErrorCode};
 pub use extract::{Query, TaskPath};
 pub use health::{
     Adapter, Dependency, DependencyState, ListenerReport, Readiness, ReadinessReport,
 };
 pub use metrics::MetricsAccess;
-pub use stream::{Stalled, StreamSettings};
+pub use stream::{Drain, Stalled, StreamSettings};
 
+use self::origin::OriginRules;
 use crate::auth::Authenticate;
 use crate::dispatcher::Dispatcher;
 use crate::domain::TargetPolicy;
@@ -57,6 +61,8 @@ pub struct AppState {
     pub readiness: Arc<dyn Readiness>,
     /// How streams are kept open and ended.
     pub streams: StreamSettings,
+    /// What request bodies may take while they come in.
+    pub bodies: Arc<BodyBudget>,
     /// When the server started.
     pub started: Instant,
     /// The hooks and the numbers.
@@ -76,6 +82,11 @@ impl std::fmt::Debug for AppState {
 pub struct CorsOptions {
     /// Origins to let in.
     pub origins: CorsOrigins,
+    /// Whether their requests may carry cookies; counts for listed origins only.
+    pub credentials: bool,
+    /// When given, only names of loopback and these are answered to (`Host`);
+    /// for a server on loopback that asks nobody who they are.
+    pub loopback_names: Option<Vec<String>>,
 }
 
 /// Origins of pages.
@@ -84,6 +95,8 @@ pub enum CorsOrigins {
     /// None but the server's own.
     #[default]
     None,
+    /// Pages of this machine.
+    Localhost,
     /// Every origin.
     Any,
     /// These, each spelled as a browser sends it: `https://app.example`.
@@ -94,7 +107,7 @@ pub enum CorsOrigins {
 ///
 /// It may be nested under a prefix in another router.
 pub fn router(app: AppState, cors: &CorsOptions) -> Router {
-    let observer = app.observer.clone();
+    let (observer, mode) = (app.observer.clone(), app.authenticator.mode());
     let mut router = Router::new()
         .route("/", get(health::describe_server))
         .route("/health", get(health::report_alive))
@@ -112,7 +125,10 @@ pub fn router(app: AppState, cors: &CorsOptions) -> Router {
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .with_state(app)
+        .layer(from_fn(middleware::name_missing_task))
         .layer(CatchPanicLayer::custom(middleware::answer_panic));
+    let rules = Arc::new(OriginRules { cors: cors.clone(), mode });
+    router = router.layer(from_fn_with_state(rules, origin::check));
     if let Some(cors) = middleware::cors(cors) {
         router = router.layer(cors);
     }

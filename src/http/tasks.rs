@@ -12,12 +12,15 @@ use super::wire::{
 };
 use super::{AppState, fresh};
 use crate::domain::{
-    Action, ListQuery, Principal, Task, TaskId, TaskNumber, TaskStatus, TypePattern,
+    Action, ListQuery, Principal, Task, TaskGrant, TaskId, TaskNumber, TaskStatus, TypePattern,
 };
 use crate::engine::{Limits, WriteContext};
 
 /// Tasks on a page when the caller does not say how many.
-const DEFAULT_PAGE: usize = 50;
+const DEFAULT_PAGE: usize = 500;
+
+/// Words for states that clients know and no task has yet: they match nothing.
+const FUTURE: [&str; 3] = ["assigned", "paused", "blocked"];
 
 /// First character of a cursor; another form of cursor gets another.
 const CURSOR_VERSION: char = 'a';
@@ -27,7 +30,8 @@ pub(super) async fn create_task(
     State(app): State<AppState>,
     submission: Submission,
 ) -> Result<Response, ApiError> {
-    let Submitted { caller, repeatable, body } = submission.accept(Action::CreateTask).await?;
+    let Submitted { caller, repeatable, body, held: _held } =
+        submission.accept(Action::CreateTask).await?;
     let mode = app.authenticator.mode();
     let task = read_new_task(&body, app.engine.limits(), mode, &app.targets, fresh::task_id)?;
     caller.authorize(Action::CreateTask, Some(&task.id))?;
@@ -91,7 +95,8 @@ pub(super) async fn transition_task(
     path: TaskPath,
     submission: Submission,
 ) -> Result<Response, ApiError> {
-    let Submitted { caller, repeatable, body } = submission.accept(Action::ManageTask).await?;
+    let Submitted { caller, repeatable, body, held: _held } =
+        submission.accept(Action::ManageTask).await?;
     let transition = read_transition(&body, app.engine.limits())?;
     let id = path.id()?;
     caller.authorize(Action::ManageTask, Some(&id))?;
@@ -149,16 +154,22 @@ fn read_list_query(
         }
         tags.push(tag.into());
     }
-    let known: Vec<_> = TaskStatus::ALL.into_iter().map(TaskStatus::as_str).collect();
+    let known: Vec<_> = TaskStatus::ALL.into_iter().map(TaskStatus::as_str).chain(FUTURE).collect();
     let unknown_status = format!("must be a comma list of {}", known.join(", "));
     let bad_pattern =
         "must be a comma list of types; a * may stand alone or after a final dot, as in llm.*";
+    let status = |word: &str| match TaskStatus::parse(word) {
+        Some(status) => Some(Some(status)),
+        None => FUTURE.contains(&word).then_some(None),
+    };
+    let statuses = query.list("status", &unknown_status, status)?;
+    let matches_nothing = !statuses.is_empty() && statuses.iter().all(Option::is_none);
     Ok(ListQuery {
-        statuses: query.list("status", &unknown_status, TaskStatus::parse)?,
+        statuses: statuses.into_iter().flatten().collect(),
         types: query.list("type", bad_pattern, |entry| TypePattern::parse(entry).ok())?,
         tags,
         before,
-        grant: caller.tasks.clone(),
+        grant: if matches_nothing { TaskGrant::Only(Vec::new()) } else { caller.tasks.clone() },
         limit: limit.and_then(|limit| limit.try_into().ok()).unwrap_or(DEFAULT_PAGE.min(most)),
         max_bytes: limits.list_page_bytes,
     })
@@ -209,8 +220,16 @@ mod tests {
         assert_eq!(list.tags, ["a".into(), "b".into()]);
         assert_eq!((list.limit, list.before), (7, TaskNumber::new(255)));
         let list = read("").await.unwrap();
-        assert_eq!((list.limit, list.before), (50, None));
+        assert_eq!((list.limit, list.before), (500, None));
         assert!(list.statuses.is_empty() && list.types.is_empty() && list.tags.is_empty());
+    }
+
+    #[tokio::test]
+    async fn states_that_no_task_has_yet_match_nothing() {
+        let list = read("status=paused,assigned").await.unwrap();
+        assert_eq!(list.grant, TaskGrant::Only(Vec::new()));
+        let list = read("status=blocked,running").await.unwrap();
+        assert_eq!((list.statuses, list.grant), (vec![TaskStatus::Running], TaskGrant::Every));
     }
 
     #[tokio::test]

@@ -4,7 +4,8 @@
 //! it. Everyone else runs it as themselves.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use tokio::process::Command;
@@ -54,6 +55,29 @@ pub(super) fn everyone_can_enter(path: &Path) -> bool {
         .all(|part| part.permissions().mode() & 0o001 != 0)
 }
 
+/// Checks that nobody but these users can replace what is at `path`: each part
+/// of it, links resolved, is owned by one of them, and others may write to it
+/// only where the sticky bit keeps them from what is not theirs.
+///
+/// # Errors
+///
+/// Names the part that somebody else controls.
+pub(super) fn is_controlled_by(path: &Path, users: &[u32]) -> io::Result<()> {
+    const WRITABLE_BY_OTHERS: u32 = 0o022;
+    const STICKY: u32 = 0o1000;
+    let path = path.canonicalize()?;
+    for part in path.ancestors() {
+        let metadata = fs::metadata(part)?;
+        let mode = metadata.mode();
+        let is_open = mode & WRITABLE_BY_OTHERS != 0 && mode & STICKY == 0;
+        if !users.contains(&metadata.uid()) || is_open {
+            let reason = format!("{} can be changed by another user", part.display());
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, reason));
+        }
+    }
+    Ok(())
+}
+
 /// Finds an account by name in the text of a user database.
 fn find(users: &str, name: &str) -> Option<Account> {
     users.lines().find_map(|line| {
@@ -85,6 +109,23 @@ mod tests {
     #[test]
     fn an_account_without_numbers_is_no_account() {
         assert_eq!(find(USERS, "broken"), None);
+    }
+
+    #[test]
+    fn what_another_user_owns_or_may_write_to_is_theirs_to_control() {
+        let own = rustix::process::geteuid().as_raw();
+        let place = tempfile::tempdir().unwrap();
+        let directory = place.path().join("directory");
+        fs::create_dir(&directory).unwrap();
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).unwrap();
+        assert!(is_controlled_by(&directory, &[0, own]).is_ok());
+        let error = is_controlled_by(&directory, &[own + 1]).unwrap_err().to_string();
+        assert!(error.contains("another user"), "{error}");
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(is_controlled_by(&directory, &[0, own]).is_err());
+        let link = place.path().join("link");
+        std::os::unix::fs::symlink(&directory, &link).unwrap();
+        assert!(is_controlled_by(&link, &[0, own]).is_err());
     }
 
     #[test]

@@ -8,8 +8,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::LocalPostgresError;
 use super::directory::Directory;
+use super::{LocalPostgresError, account};
+
+/// The user id of root.
+const ROOT: u32 = 0;
 
 /// The oldest major version taskcast runs on.
 const OLDEST: u32 = 14;
@@ -43,7 +46,11 @@ impl Binaries {
         if !directory.join("initdb").is_file() {
             return None;
         }
-        let output = Command::new(directory.join("postgres")).arg("--version").output().ok()?;
+        let program = directory.join("postgres");
+        if !may_run(&program) {
+            return None;
+        }
+        let output = Command::new(program).arg("--version").output().ok()?;
         let major = parse_major(&String::from_utf8_lossy(&output.stdout))?;
         let directory = directory.to_owned();
         (major >= OLDEST).then_some(Self { directory, major })
@@ -59,7 +66,7 @@ pub fn find_binaries(search_path: Option<&OsStr>) -> Vec<Binaries> {
     let configured = searched
         .iter()
         .map(|directory| directory.join("pg_config"))
-        .find(|program| program.is_file())
+        .find(|program| program.is_file() && may_run(program))
         .and_then(|program| Command::new(program).arg("--bindir").output().ok())
         .map(|output| PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()));
 
@@ -71,6 +78,12 @@ pub fn find_binaries(search_path: Option<&OsStr>) -> Vec<Binaries> {
         found.extend(Binaries::inspect(&directory));
     }
     found
+}
+
+/// Says whether a program may be run. Root runs only what root alone can
+/// replace: the search path may lead through a directory of another user.
+fn may_run(program: &Path) -> bool {
+    !account::is_root() || account::is_controlled_by(program, &[ROOT]).is_ok()
 }
 
 /// Returns the one command that installs Postgres on this machine, judged by
@@ -88,7 +101,7 @@ pub fn install_command(search_path: Option<&OsStr>) -> Option<String> {
     let (_, command, needs_root) = MANAGERS.into_iter().find(|(manager, _, _)| {
         directories.iter().any(|directory| directory.join(manager).is_file())
     })?;
-    Some(if needs_root && !super::account::is_root() {
+    Some(if needs_root && !account::is_root() {
         format!("sudo {command}")
     } else {
         command.to_owned()

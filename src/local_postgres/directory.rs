@@ -8,10 +8,12 @@
 //! A root user hands the directory to an unprivileged account, so nothing in
 //! it is trusted: files are opened without following links.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::net::{Ipv4Addr, TcpListener};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, fchown, lchown};
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown,
+};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -22,7 +24,7 @@ use rustix::process::Pid;
 use tokio::process::Command;
 use tokio::time::{Instant, sleep};
 
-use super::account::{Account, run_as};
+use super::account::{Account, is_controlled_by, run_as};
 use super::{Binaries, LocalPostgresError, POLL, SUPERUSER};
 
 /// The prepared directory of a cluster.
@@ -255,14 +257,49 @@ fn create(path: &Path, account: Option<Account>) -> io::Result<PathBuf> {
         fs::create_dir_all(parent)?;
     }
     match DirBuilder::new().mode(0o700).create(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         other => other?,
     }
-    let path = path.canonicalize()?;
-    if let Some(Account { uid, gid }) = account {
-        lchown(&path, Some(uid), Some(gid))?;
-    }
+    let path = match account {
+        Some(account) => {
+            give_to(path, account)?;
+            path.canonicalize()?
+        }
+        None => path.canonicalize()?,
+    };
+    let directory = OpenOptions::new()
+        .read(true)
+        .custom_flags((OFlags::NOFOLLOW | OFlags::DIRECTORY).bits().cast_signed())
+        .open(&path)?;
+    directory.set_permissions(Permissions::from_mode(0o700))?;
     Ok(path)
+}
+
+/// Gives a directory of root to an account. One that is a link, belongs to
+/// another user, or stands where another user can replace it, is refused: it
+/// may have been planted to have something else given away.
+fn give_to(path: &Path, Account { uid, gid }: Account) -> io::Result<()> {
+    const ROOT: u32 = 0;
+    let directory = OpenOptions::new()
+        .read(true)
+        .custom_flags((OFlags::NOFOLLOW | OFlags::DIRECTORY).bits().cast_signed())
+        .open(path)
+        .map_err(|error| {
+            let is_link = fs::symlink_metadata(path).is_ok_and(|at| at.is_symlink());
+            if is_link {
+                io::Error::other("it is a link; name the directory itself")
+            } else {
+                error
+            }
+        })?;
+    let owner = directory.metadata()?.uid();
+    if owner != ROOT && owner != uid {
+        return Err(io::Error::other("it belongs to another user; choose another directory"));
+    }
+    if let Some(parent) = path.parent() {
+        is_controlled_by(parent, &[ROOT, uid])?;
+    }
+    fchown(&directory, Some(uid), Some(gid))
 }
 
 /// Reads the process id and port out of a server's pid file. A file that is
@@ -330,6 +367,29 @@ mod tests {
         std::os::unix::fs::symlink(&target, directory.path().join("log")).unwrap();
         assert!(directory.new_log().is_err());
         assert_eq!(fs::read_to_string(&target).unwrap(), "keep");
+    }
+
+    #[test]
+    fn a_link_in_place_of_the_directory_is_not_given_away() {
+        let place = tempfile::tempdir().unwrap();
+        let (target, link) = (place.path().join("target"), place.path().join("link"));
+        fs::create_dir(&target).unwrap();
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        let own = fs::metadata(&target).unwrap();
+        let account = Account { uid: own.uid(), gid: own.gid() };
+        let error = give_to(&link, account).unwrap_err().to_string();
+        assert!(error.contains("is a link"), "{error}");
+        assert!(give_to(&target, account).is_ok());
+    }
+
+    #[test]
+    fn a_directory_that_others_can_enter_is_closed_to_them() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("cluster");
+        fs::create_dir(&path).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+        let directory = Directory::prepare(&path, None).unwrap();
+        assert_eq!(fs::metadata(directory.path()).unwrap().mode() & 0o777, 0o700);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! in `docs/metrics.md`, and a test keeps the two together.
 
 mod cells;
+mod cleanup;
 mod http;
 mod labels;
 mod process;
@@ -26,6 +27,7 @@ pub use self::labels::{
 };
 
 use self::cells::{Counters, counter};
+use self::cleanup::CleanupMetrics;
 use self::http::HttpMetrics;
 use self::process::ProcessMetrics;
 use self::streams::StreamMetrics;
@@ -59,9 +61,7 @@ pub struct Metrics {
     http: HttpMetrics,
     process: ProcessMetrics,
     webhooks: Counters<WebhookOutcome>,
-    cleanup_rounds: Counters<CleanupOutcome>,
-    cleaned_tasks: Counter,
-    cleaned_events: Counter,
+    cleanup: CleanupMetrics,
     deadlines: Counter,
     dropped: Counters<DropReason>,
     unhandled: Counter,
@@ -98,18 +98,7 @@ impl Metrics {
             "webhook_attempts",
             "Attempts at webhook deliveries, by what they came to",
         );
-        let cleanup_rounds = Counters::new(
-            registry,
-            "cleanup_rounds",
-            "Rounds of cleanup this instance carried out",
-        );
-        let cleaned_tasks =
-            counter(registry, "cleaned_tasks", "Tasks removed by cleanup rules, with all they own");
-        let cleaned_events = counter(
-            registry,
-            "cleaned_events",
-            "Events removed by cleanup rules from tasks that stay",
-        );
+        let cleanup = CleanupMetrics::new(registry);
         let deadlines =
             counter(registry, "deadlines_enforced", "Tasks this instance ended at their deadline");
         let dropped = Counters::new(
@@ -125,9 +114,7 @@ impl Metrics {
             http,
             process,
             webhooks,
-            cleanup_rounds,
-            cleaned_tasks,
-            cleaned_events,
+            cleanup,
             deadlines,
             dropped,
             unhandled,
@@ -193,6 +180,11 @@ impl Metrics {
         self.streams.opened(kind);
     }
 
+    /// Counts a request for a stream that was held in vain.
+    pub fn stream_not_opened(&self, kind: StreamKind) {
+        self.streams.not_opened(kind);
+    }
+
     /// Counts a stream that ended.
     pub fn stream_closed(&self, kind: StreamKind, reason: SseEnd) {
         self.streams.closed(kind, reason);
@@ -236,14 +228,26 @@ impl Metrics {
 
     /// Counts a round of cleanup: tasks removed, and events of tasks that stay.
     pub fn cleaned(&self, tasks: u64, events: u64) {
-        self.cleanup_rounds.of(CleanupOutcome::Done).inc();
-        self.cleaned_tasks.inc_by(tasks);
-        self.cleaned_events.inc_by(events);
+        self.cleanup.rounds.of(CleanupOutcome::Done).inc();
+        self.cleanup.tasks.inc_by(tasks);
+        self.cleanup.events.inc_by(events);
     }
 
     /// Counts a round of cleanup the store did not let happen.
     pub fn cleanup_failed(&self) {
-        self.cleanup_rounds.of(CleanupOutcome::Failed).inc();
+        self.cleanup.rounds.of(CleanupOutcome::Failed).inc();
+    }
+
+    /// Sets how many deleted tasks are not purged and how many rules are due.
+    pub fn backlog(&self, deleted_tasks: u64, due_cleanups: u64) {
+        let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        self.cleanup.deleted.set(signed(deleted_tasks));
+        self.cleanup.due.set(signed(due_cleanups));
+    }
+
+    /// Sets whether another instance has other cleanup rules.
+    pub fn cleanup_rules_differ(&self, differ: bool) {
+        self.cleanup.rules_differ.set(i64::from(differ));
     }
 
     /// Counts a task ended at its deadline.

@@ -1,11 +1,17 @@
 //! The process itself.
 
+use std::sync::atomic::Ordering;
+
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
+
+use crate::telemetry;
 
 #[derive(Debug)]
 pub(super) struct ProcessMetrics {
     resident: Gauge,
+    dropped_log_lines: Counter,
 }
 
 impl ProcessMetrics {
@@ -17,11 +23,19 @@ impl ProcessMetrics {
             Unit::Bytes,
             resident.clone(),
         );
-        Self { resident }
+        let dropped_log_lines = Counter::default();
+        registry.register(
+            "taskcast_log_lines_dropped",
+            "Log lines dropped because standard error was not read fast enough",
+            dropped_log_lines.clone(),
+        );
+        Self { resident, dropped_log_lines }
     }
 
-    /// Looks how much memory the process holds.
+    /// Looks how much memory the process holds, and what its log lost.
     pub(super) fn look(&self) {
+        // The process counts them, whichever of its services is asked.
+        self.dropped_log_lines.inner().store(telemetry::dropped_lines(), Ordering::Relaxed);
         // A file of the kernel, answered from memory.
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         self.resident.set(resident_bytes(&status).unwrap_or(0));

@@ -15,6 +15,7 @@ use crate::hooks::{BroadcastProblem, SseEnd};
 pub(super) struct StreamMetrics {
     open: Gauges<StreamKind>,
     opened: Counters<StreamKind>,
+    not_opened: Counters<StreamKind>,
     closed: CounterTable<StreamKind, SseEnd>,
     frames: Counters<StreamKind>,
     bytes: Counters<StreamKind>,
@@ -33,6 +34,11 @@ impl StreamMetrics {
         Self {
             open: Gauges::new(registry, "streams_open", "Streams open now"),
             opened: Counters::new(registry, "streams_opened", "Streams opened"),
+            not_opened: Counters::new(
+                registry,
+                "streams_not_opened",
+                "Requests for streams that were held in vain while something was unreachable",
+            ),
             closed: CounterTable::new(registry, "streams_closed", "Streams that ended, by how"),
             frames: Counters::new(registry, "frames_sent", "Events handed to sockets"),
             bytes: Counters::new(registry, "stream_bytes", "Bytes of streams handed to sockets"),
@@ -81,6 +87,10 @@ impl StreamMetrics {
     pub(super) fn opened(&self, kind: StreamKind) {
         self.open.of(kind).inc();
         self.opened.of(kind).inc();
+    }
+
+    pub(super) fn not_opened(&self, kind: StreamKind) {
+        self.not_opened.of(kind).inc();
     }
 
     pub(super) fn closed(&self, kind: StreamKind, reason: SseEnd) {

@@ -9,6 +9,8 @@
 
 mod authenticator;
 mod connections;
+mod descriptors;
+mod idle;
 mod readiness;
 mod reporting;
 mod service;
@@ -30,7 +32,7 @@ use self::connections::ConnectionOptions;
 use self::reporting::{REPORT_WITHIN, Reporting};
 pub use self::service::{Service, ServiceOptions};
 use crate::auth::Authenticate;
-use crate::config::{self, Config, Storage};
+use crate::config::{self, AuthSettings, Config, Storage};
 use crate::dispatcher::DispatcherOptions;
 use crate::domain::{TargetPolicy, WebhookSecret};
 use crate::engine::Limits;
@@ -70,13 +72,22 @@ pub async fn run(
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let cors = cors(&config.cors)?;
+    let mut cors = cors(&config)?;
     let reporting = Reporting::start(&config)?;
     let storage = storage_options(&config);
     let authenticator = authenticator(&config)?;
     let options = service_options(&config, authenticator, reporting.hooks());
     let service = Service::open(options, storage).await.context("the store could not be opened")?;
-    let options = ConnectionOptions { stall_timeout: milliseconds(config.sse.stall_timeout_ms) };
+    let options = ConnectionOptions {
+        stall_timeout: milliseconds(config.sse.stall_timeout_ms),
+        keep_alive: milliseconds(config.http.keep_alive_ms),
+        max_connections: descriptors::max_connections(),
+    };
+    let is_local = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
+    if is_local && matches!(config.auth, AuthSettings::None) {
+        cors.loopback_names = Some(config.http.allowed_hosts.clone());
+    }
+    let router = service.router(&cors);
     let mut deadline = None;
     let stop_by = async {
         shutdown.cancelled().await;
@@ -84,7 +95,7 @@ pub async fn run(
         service.drain();
         *deadline.insert(Instant::now() + STOP_WITHIN - REPORT_WITHIN) - FINISH_WITHIN
     };
-    connections::serve(listener, service.router(&cors), options, stop_by).await;
+    connections::serve(listener, router, options, stop_by).await;
     // Connections may have ended early; attempts at webhooks use what they left.
     let rest = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
     service.stop(rest.unwrap_or(FINISH_WITHIN)).await;
@@ -112,6 +123,8 @@ fn service_options(
             feed_bytes: sse.global_backlog_bytes,
         },
         keep_alive: milliseconds(sse.keep_alive_ms),
+        open_timeout: milliseconds(sse.open_timeout_ms),
+        body_bytes: config.http.body_bytes,
         drain_window: milliseconds(sse.drain_ms),
         cleanup: config.cleanup.rules.clone(),
         cleanup_interval: Duration::from_millis(config.cleanup.interval_ms),
@@ -171,6 +184,7 @@ fn limits(limits: &config::Limits) -> Limits {
         body_bytes: limits.body_bytes,
         event_data_bytes: limits.event_data_bytes,
         outcome_bytes: limits.outcome_bytes,
+        task_bytes: limits.task_bytes,
         series_text_bytes: limits.series_text_bytes as u64,
         events_per_request: limits.events_per_request,
         nesting: limits.nesting,
@@ -182,9 +196,10 @@ fn limits(limits: &config::Limits) -> Limits {
     }
 }
 
-fn cors(origins: &config::CorsOrigins) -> anyhow::Result<CorsOptions> {
-    let origins = match origins {
+fn cors(config: &Config) -> anyhow::Result<CorsOptions> {
+    let origins = match &config.cors {
         config::CorsOrigins::Off => CorsOrigins::None,
+        config::CorsOrigins::Localhost => CorsOrigins::Localhost,
         config::CorsOrigins::Any => CorsOrigins::Any,
         config::CorsOrigins::List(origins) => {
             let parse = |origin: &String| {
@@ -193,5 +208,5 @@ fn cors(origins: &config::CorsOrigins) -> anyhow::Result<CorsOptions> {
             CorsOrigins::List(origins.iter().map(parse).collect::<anyhow::Result<_>>()?)
         }
     };
-    Ok(CorsOptions { origins })
+    Ok(CorsOptions { origins, credentials: config.cors_credentials, loopback_names: None })
 }

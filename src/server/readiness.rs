@@ -39,21 +39,33 @@ impl ServerReadiness {
         Self { store, provider, dispatcher, supervisor, draining }
     }
 
-    /// Asks the store for nothing, through its own tables.
-    async fn ask(&self) -> Result<(), StoreError> {
+    /// Asks the store for nothing, through its own tables, and then whether it
+    /// takes writes.
+    async fn ask(&self) -> Answer {
         let store = self.store.clone();
         let (answer, answered) = oneshot::channel();
         // In a task of its own, so that running out of patience cuts off the
         // wait and not a query half-way.
         self.supervisor.finish(async move {
+            let read = store.heads(&[]).await.map(drop);
+            let write = if read.is_ok() { store.check_writable().await } else { Ok(()) };
             // Nobody listens any more when patience ran out.
-            let _ = answer.send(store.heads(&[]).await.map(|_| ()));
+            let _ = answer.send(Answer { read, write });
         });
+        let late = || StoreError::Unavailable("no answer in time".into());
         match timeout(PATIENCE, answered).await {
             Ok(Ok(answer)) => answer,
-            _ => Err(StoreError::Unavailable("no answer in time".into())),
+            _ => Answer { read: Err(late()), write: Ok(()) },
         }
     }
+}
+
+/// What the store answered.
+struct Answer {
+    /// Whether its tables can be read.
+    read: Result<(), StoreError>,
+    /// Whether it takes writes.
+    write: Result<(), StoreError>,
 }
 
 #[async_trait]
@@ -75,8 +87,10 @@ impl Readiness for ServerReadiness {
         let answer = self.ask().await;
         let listens = health == BusHealth::Healthy;
         let state = |is_ok, otherwise| if is_ok { DependencyState::Healthy } else { otherwise };
-        let is_there = !matches!(answer, Err(StoreError::Unavailable(_)));
-        let store = Adapter { provider: self.provider, is_ok: answer.is_ok() };
+        let is_there =
+            !matches!(answer.read, Err(StoreError::Unavailable(_))) && answer.write.is_ok();
+        let is_ok = answer.read.is_ok() && answer.write.is_ok();
+        let store = Adapter { provider: self.provider, is_ok };
         ReadinessReport {
             is_draining,
             dependencies: vec![
@@ -85,7 +99,7 @@ impl Readiness for ServerReadiness {
                 // but not through our tables, lost them.
                 Dependency {
                     name: "migrations",
-                    state: state(answer.is_ok(), DependencyState::Unhealthy),
+                    state: state(answer.read.is_ok(), DependencyState::Unhealthy),
                 },
                 // Without wakes readers are fed by the poll, only later.
                 Dependency { name: "listener", state: state(listens, DependencyState::Degraded) },

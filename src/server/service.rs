@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use tokio_util::sync::CancellationToken;
 
 use super::readiness::ServerReadiness;
 use crate::auth::{Authenticate, Open};
@@ -16,7 +15,7 @@ use crate::dispatcher::{Dispatcher, DispatcherOptions, pump};
 use crate::domain::{CleanupRule, CleanupRules, Task};
 use crate::engine::{Engine, Limits};
 use crate::hooks::HookSet;
-use crate::http::{AppState, CorsOptions, MetricsAccess, StreamSettings};
+use crate::http::{AppState, BodyBudget, CorsOptions, Drain, MetricsAccess, StreamSettings};
 use crate::maintenance;
 use crate::observer::Observer;
 use crate::store::{self, Commit, CommitListener, OpenError, Opened, Report, StorageOptions};
@@ -34,6 +33,11 @@ pub struct ServiceOptions {
     pub webhooks: WebhookOptions,
     /// Longest silence on a stream.
     pub keep_alive: Duration,
+    /// How long a request for a stream is held while the store, or who checks
+    /// credentials, cannot be reached.
+    pub open_timeout: Duration,
+    /// Bytes of request bodies that may be under way at a time.
+    pub body_bytes: usize,
     /// How long streams take to end, spread at random, after [`Service::drain`].
     pub drain_window: Duration,
     /// Who is told of what happens.
@@ -54,7 +58,9 @@ impl Default for ServiceOptions {
             limits: Limits::default(),
             dispatcher: DispatcherOptions::default(),
             webhooks: WebhookOptions::default(),
-            keep_alive: Duration::from_secs(15),
+            keep_alive: Duration::from_secs(8),
+            open_timeout: Duration::from_secs(10),
+            body_bytes: 64 << 20,
             drain_window: Duration::from_secs(5),
             hooks: HookSet::default(),
             metrics: MetricsAccess::default(),
@@ -72,7 +78,7 @@ pub struct Service {
     opened: Opened,
     supervisor: Supervisor,
     deliveries: Worker,
-    draining: CancellationToken,
+    drain: Drain,
 }
 
 /// Tells several of each commit and each report, in order.
@@ -91,6 +97,9 @@ impl CommitListener for Listeners {
         self.0.iter().for_each(|listener| listener.reported(report));
     }
 }
+
+/// How long after its streams ended nobody is there any more to come back to.
+const GONE_AFTER: Duration = Duration::from_secs(5);
 
 /// What is left of the time for stopping when webhooks had theirs.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
@@ -141,13 +150,13 @@ impl Service {
         let mut webhooks = options.webhooks.clone();
         webhooks.listeners.push(Arc::new(observer.clone()));
         let deliveries = Worker::new(opened.store.clone(), &webhooks, bell);
-        let draining = CancellationToken::new();
+        let drain = Drain::new(options.drain_window, options.drain_window + GONE_AFTER);
         let readiness = ServerReadiness::new(
             opened.store.clone(),
             opened.provider,
             dispatcher.clone(),
             supervisor.clone(),
-            draining.clone(),
+            drain.token().clone(),
         );
         let app = AppState {
             engine,
@@ -157,14 +166,15 @@ impl Service {
             readiness: Arc::new(readiness),
             streams: StreamSettings {
                 keep_alive: options.keep_alive,
-                drain_window: options.drain_window,
-                draining: draining.clone(),
+                open_timeout: options.open_timeout,
+                drain: drain.clone(),
             },
+            bodies: Arc::new(BodyBudget::new(options.body_bytes)),
             started: Instant::now(),
             observer: Arc::new(observer),
             metrics: options.metrics,
         };
-        let service = Self { app, opened, supervisor, deliveries, draining };
+        let service = Self { app, opened, supervisor, deliveries, drain };
         service.start_loops(options.cleanup, options.cleanup_interval);
         Ok(service)
     }
@@ -179,6 +189,9 @@ impl Service {
         });
         let store = self.opened.store.clone();
         self.supervisor.run("purge", move || maintenance::purge(store.clone()));
+        let (store, metrics) = (self.opened.store.clone(), self.app.observer.metrics.clone());
+        self.supervisor
+            .run("backlog", move || maintenance::watch_backlog(store.clone(), metrics.clone()));
         let (store, rules) = (self.opened.store.clone(), Arc::new(CleanupRules::new(cleanup)));
         let metrics = self.app.observer.metrics.clone();
         self.supervisor.run("cleanup", move || {
@@ -218,7 +231,7 @@ impl Service {
     /// Reports not ready from now on, ends open streams over the window and
     /// begins no more attempts at webhooks.
     pub fn drain(&self) {
-        self.draining.cancel();
+        self.drain.begin();
         self.deliveries.drain();
     }
 

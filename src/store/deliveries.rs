@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{StoreError, TaskRef};
-use crate::domain::{DeliveryId, Event, HookKey, Webhook};
+use crate::domain::{DeliveryId, Event, HookKey, TaskId, Webhook};
 
 /// How far a delivery has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -16,7 +16,7 @@ pub enum DeliveryState {
     Delivered,
     /// Given up: refused for good, or out of attempts.
     Failed,
-    /// Nobody is left to send it to: the endpoint went from the configuration.
+    /// Nobody is left to send it to: no instance knows the endpoint any more.
     Cancelled,
 }
 
@@ -46,17 +46,35 @@ pub struct Delivery {
     pub updated_at_ms: u64,
 }
 
-/// What to claim.
-#[derive(Debug, Clone)]
+/// What to claim for one receiver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeliveryClaim {
+    /// The receiver.
+    pub receiver: u64,
     /// Most deliveries to take.
     pub limit: usize,
-    /// Most deliveries to take for one receiver.
-    pub per_receiver: usize,
-    /// Receivers that have enough in the air already.
-    pub except: Vec<u64>,
     /// How long the claim holds, in milliseconds; then anyone may claim anew.
     pub lease_ms: u64,
+}
+
+/// Receivers that something is due for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DueReceivers {
+    /// Receivers of webhooks of tasks, each once.
+    pub receivers: Vec<u64>,
+    /// Where to go on; `None` when these were the last.
+    pub next: Option<u64>,
+}
+
+/// A delivery that was cancelled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CancelledDelivery {
+    /// The task the event belongs to.
+    pub task: TaskId,
+    /// The delivery.
+    pub id: DeliveryId,
+    /// Attempts made before.
+    pub attempts: u32,
 }
 
 /// A delivery to attempt, which nobody else attempts while the lease holds.
@@ -95,11 +113,30 @@ pub struct DeliveryOutcome {
 /// if the event does. Deleting the task cancels those that are pending.
 #[async_trait]
 pub trait Deliveries: Send + Sync {
-    /// Claims deliveries that are due, fairly over receivers.
+    /// Returns receivers of webhooks of tasks that something is due for, in
+    /// their order, from `from` on and up to about `limit`. It costs by what is
+    /// due, whatever else is owed.
+    ///
+    /// This is a hint: another instance may claim what is due meanwhile.
+    /// Endpoints of the configuration are not among them, since an instance
+    /// claims only for those it knows.
+    async fn due_receivers(&self, from: u64, limit: usize) -> Result<DueReceivers, StoreError>;
+
+    /// Claims deliveries that are due, for these receivers, longest due first.
     ///
     /// The claim counts as an attempt. What is not settled before the lease
     /// ends is due again.
-    async fn claim(&self, claim: &DeliveryClaim) -> Result<Vec<ClaimedDelivery>, StoreError>;
+    async fn claim(&self, claims: &[DeliveryClaim]) -> Result<Vec<ClaimedDelivery>, StoreError>;
+
+    /// Cancels up to `limit` deliveries to endpoints of the configuration that
+    /// have been due for `unclaimed_ms` and that no instance claimed, except
+    /// those to the receivers in `known`.
+    async fn cancel_unclaimed(
+        &self,
+        known: &[u64],
+        unclaimed_ms: u64,
+        limit: usize,
+    ) -> Result<Vec<CancelledDelivery>, StoreError>;
 
     /// Notes how attempts ended. A failed delivery keeps what it needs to be
     /// sent again, also when the event is cleaned up.

@@ -156,9 +156,10 @@ pub struct SeriesSpan {
     pub last_index: u64,
 }
 
-/// How far a reader of the journal has read, per source.
+/// How far a reader of the journal has read, per source, and when that was by
+/// the store's clock, in Unix milliseconds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct JournalMark(pub HashMap<u64, u64>);
+pub struct JournalMark(pub HashMap<u64, u64>, pub u64);
 
 impl JournalMark {
     /// Tells whether `entry` lies at or before the mark.

@@ -24,9 +24,10 @@ mod tasks;
 use std::sync::Arc;
 
 pub use bus::{Bus, BusHealth, LocalBus, Moved, Wake};
-pub use cleanup::{Cleaned, Cleanup};
+pub use cleanup::{Backlog, Cleaned, Cleanup, Lead};
 pub use deliveries::{
-    Attempted, ClaimedDelivery, Deliveries, Delivery, DeliveryClaim, DeliveryOutcome, DeliveryState,
+    Attempted, CancelledDelivery, ClaimedDelivery, Deliveries, Delivery, DeliveryClaim,
+    DeliveryOutcome, DeliveryState, DueReceivers,
 };
 pub use error::StoreError;
 pub use events::{

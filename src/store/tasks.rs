@@ -51,6 +51,10 @@ pub trait Tasks: Send + Sync {
     /// Returns up to `limit` unfinished tasks past their deadline, oldest first.
     async fn overdue(&self, limit: usize) -> Result<Vec<TaskId>, StoreError>;
 
+    /// Fails while the store is known to take no writes, though it may answer
+    /// reads: a standby, a database that is read-only.
+    async fn check_writable(&self) -> Result<(), StoreError>;
+
     /// Removes up to about `limit` rows that deleted tasks left behind.
     ///
     /// Returns how many went; zero means nothing is left for now.

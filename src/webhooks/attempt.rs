@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::client::{Answer, Clients};
+use super::slots::Ended;
 use super::{AttemptReport, DeliveryListener, Verdict, WebhookOptions, request};
-use crate::domain::{DeliveryId, HookKey, RetryPolicy, Webhook};
+use crate::domain::{DeliveryId, HookKey, RetryPolicy, Webhook, circuit_of};
 use crate::store::clock::now_ms;
-use crate::store::{Attempted, ClaimedDelivery, DeliveryOutcome, DeliveryState};
+use crate::store::{Attempted, CancelledDelivery, ClaimedDelivery, DeliveryOutcome, DeliveryState};
 
 /// Makes attempts.
 pub(super) struct Attempts {
@@ -18,6 +20,16 @@ pub(super) struct Attempts {
     endpoints: HashMap<HookKey, Webhook>,
     default_retry: RetryPolicy,
     listeners: Vec<Arc<dyn DeliveryListener>>,
+}
+
+/// An attempt that was made.
+#[derive(Debug)]
+pub(super) struct Made {
+    pub(super) outcome: DeliveryOutcome,
+    /// What it says of the receiver.
+    pub(super) ended: Ended,
+    /// What it says of the URL: whether it fails, if anything.
+    pub(super) failed: Option<bool>,
 }
 
 /// What an answer means for a delivery.
@@ -50,40 +62,94 @@ impl Attempts {
         }
     }
 
-    fn policy(&self, hook: Option<&Webhook>) -> RetryPolicy {
-        let overrides = hook.and_then(|hook| hook.retry).unwrap_or_default();
-        self.default_retry.with(&overrides)
+    /// Returns how a delivery is tried. Endpoints are the operator's word.
+    fn policy(&self, delivery: &ClaimedDelivery) -> RetryPolicy {
+        let overrides = self.hook(delivery).and_then(|hook| hook.retry).unwrap_or_default();
+        let policy = self.default_retry.with(&overrides);
+        if delivery.hook.position().is_some() { policy.within_bounds() } else { policy }
     }
 
     /// Returns how long an attempt of a delivery may take.
     pub(super) fn timeout(&self, delivery: &ClaimedDelivery) -> Duration {
-        Duration::from_millis(self.policy(self.hook(delivery)).timeout_ms)
+        Duration::from_millis(self.policy(delivery).timeout_ms)
     }
 
-    /// Makes an attempt and returns how it ended.
-    pub(super) async fn make(&self, delivery: ClaimedDelivery) -> DeliveryOutcome {
+    /// Returns the circuit of a delivery's URL. Endpoints have circuits apart,
+    /// so that no task can open theirs.
+    pub(super) fn circuit(&self, delivery: &ClaimedDelivery) -> u64 {
+        let url = self.hook(delivery).map_or(0, |hook| circuit_of(&hook.url));
+        if delivery.hook.position().is_some() { url } else { !url }
+    }
+
+    /// Makes an attempt and returns how it ended; `hurry` ends the wait for an
+    /// answer as if its time were up.
+    pub(super) async fn make(&self, delivery: ClaimedDelivery, hurry: CancellationToken) -> Made {
         let started = Instant::now();
-        let id = DeliveryId { event: delivery.event.id(), hook: delivery.hook.clone() };
-        let hook = self.hook(&delivery);
-        let policy = self.policy(hook);
-        let (judgement, last) = match hook {
-            None => (None, None),
-            Some(hook) => {
-                let answer = self.ask(hook, &delivery, &id, policy).await;
-                (Some(judge(answer)), Some(describe(answer)))
-            }
+        let id = id_of(&delivery);
+        let policy = self.policy(&delivery);
+        let Some(hook) = self.hook(&delivery) else {
+            let outcome = self.conclude(&delivery, Verdict::Cancelled, None, 0, started);
+            return Made { outcome, ended: Ended::Otherwise, failed: None };
         };
-        let (verdict, state, retry_in_ms) = match judgement {
-            None => (Verdict::Cancelled, DeliveryState::Cancelled, 0),
-            Some(Judgement::Delivered) => (Verdict::Delivered, DeliveryState::Delivered, 0),
-            Some(Judgement::Failed) => (Verdict::Failed, DeliveryState::Failed, 0),
-            Some(Judgement::Again { asked_ms }) => {
+        let answer = tokio::select! {
+            answer = self.ask(hook, &delivery, &id, policy) => answer,
+            () = hurry.cancelled() => Answer::Late,
+        };
+        let (verdict, retry_in_ms) = match judge(answer) {
+            Judgement::Delivered => (Verdict::Delivered, 0),
+            Judgement::Failed => (Verdict::Failed, 0),
+            Judgement::Again { asked_ms } => {
                 match policy.pause_ms(delivery.attempt, asked_ms, rand::random()) {
-                    Some(pause_ms) => (Verdict::Retried, DeliveryState::Pending, pause_ms),
-                    None => (Verdict::Failed, DeliveryState::Failed, 0),
+                    Some(pause_ms) => (Verdict::Retried, pause_ms),
+                    None => (Verdict::Failed, 0),
                 }
             }
         };
+        let last = Some(describe(answer));
+        let outcome = self.conclude(&delivery, verdict, last, retry_in_ms, started);
+        let (ended, failed) = tell(answer);
+        Made { outcome, ended, failed }
+    }
+
+    /// Puts a delivery off by `pause` without an attempt, which uses one up if
+    /// it `counts`.
+    pub(super) fn put_off(
+        &self,
+        delivery: &ClaimedDelivery,
+        pause: Duration,
+        counts: bool,
+    ) -> DeliveryOutcome {
+        let spread = pause + pause.mul_f64(rand::random::<f64>() / 2.0);
+        let pause_ms = u64::try_from(spread.as_millis()).unwrap_or(u64::MAX).max(1);
+        if !counts {
+            return DeliveryOutcome {
+                id: id_of(delivery),
+                attempt: delivery.attempt,
+                last: None,
+                state: DeliveryState::Pending,
+                retry_in_ms: pause_ms,
+            };
+        }
+        let problem = Some("not sent, since the URL keeps failing".into());
+        let last = Some(Attempted { status: None, problem });
+        let (verdict, retry_in_ms) =
+            match self.policy(delivery).pause_ms(delivery.attempt, None, rand::random()) {
+                Some(own_ms) => (Verdict::Retried, own_ms.max(pause_ms)),
+                None => (Verdict::Failed, 0),
+            };
+        self.conclude(delivery, verdict, last, retry_in_ms, Instant::now())
+    }
+
+    /// Reports an attempt and returns what the store notes of it.
+    fn conclude(
+        &self,
+        delivery: &ClaimedDelivery,
+        verdict: Verdict,
+        last: Option<Attempted>,
+        retry_in_ms: u64,
+        started: Instant,
+    ) -> DeliveryOutcome {
+        let id = id_of(delivery);
         self.report(&AttemptReport {
             task: delivery.event.task.clone(),
             delivery: id.clone(),
@@ -92,8 +158,26 @@ impl Attempts {
             outcome: last.clone(),
             elapsed_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
         });
-        let attempt = delivery.attempt;
-        DeliveryOutcome { id, attempt, last, state, retry_in_ms }
+        let state = match verdict {
+            Verdict::Delivered => DeliveryState::Delivered,
+            Verdict::Retried => DeliveryState::Pending,
+            Verdict::Failed => DeliveryState::Failed,
+            Verdict::Cancelled => DeliveryState::Cancelled,
+        };
+        DeliveryOutcome { id, attempt: delivery.attempt, last, state, retry_in_ms }
+    }
+
+    /// Reports a delivery that was cancelled, since no instance knows its
+    /// endpoint.
+    pub(super) fn cancelled(&self, delivery: CancelledDelivery) {
+        self.report(&AttemptReport {
+            task: delivery.task,
+            delivery: delivery.id,
+            attempt: delivery.attempts,
+            verdict: Verdict::Cancelled,
+            outcome: None,
+            elapsed_ms: 0,
+        });
     }
 
     async fn ask(
@@ -105,7 +189,7 @@ impl Attempts {
     ) -> Answer {
         let Some(request) = request::build(hook, &delivery.event, id, now_ms() / 1000) else {
             // The rules for URLs exclude it; if not, asking again will not help.
-            return Answer::Forbidden;
+            return Answer::Unusable;
         };
         let is_trusted = delivery.hook.position().is_none();
         let patience = Duration::from_millis(policy.timeout_ms);
@@ -129,6 +213,21 @@ impl Attempts {
     }
 }
 
+pub(super) fn id_of(delivery: &ClaimedDelivery) -> DeliveryId {
+    DeliveryId { event: delivery.event.id(), hook: delivery.hook.clone() }
+}
+
+/// Decides what an answer says of the receiver, and of the URL: whether it
+/// fails, if anything.
+fn tell(answer: Answer) -> (Ended, Option<bool>) {
+    match answer {
+        Answer::Status { code, .. } => (Ended::Answered, Some((500..600).contains(&code))),
+        Answer::Late => (Ended::TimedOut, Some(true)),
+        Answer::Nothing(_) => (Ended::Otherwise, Some(true)),
+        Answer::Unusable => (Ended::Otherwise, None),
+    }
+}
+
 /// Decides what an answer means.
 ///
 /// A receiver that understood the request and refused it will refuse it again,
@@ -136,13 +235,13 @@ impl Attempts {
 fn judge(answer: Answer) -> Judgement {
     match answer {
         Answer::Status { code: 200..=299, .. } => Judgement::Delivered,
-        Answer::Status { code: 408 | 425, .. } | Answer::Nothing(_) => {
+        Answer::Status { code: 408 | 425, .. } | Answer::Nothing(_) | Answer::Late => {
             Judgement::Again { asked_ms: None }
         }
         Answer::Status { code: 429 | 503, retry_after_ms } => {
             Judgement::Again { asked_ms: retry_after_ms }
         }
-        Answer::Status { code: 300..=499, .. } | Answer::Forbidden => Judgement::Failed,
+        Answer::Status { code: 300..=499, .. } | Answer::Unusable => Judgement::Failed,
         Answer::Status { .. } => Judgement::Again { asked_ms: None },
     }
 }
@@ -157,9 +256,10 @@ fn describe(answer: Answer) -> Attempted {
             };
             Attempted { status: Some(code), problem }
         }
-        Answer::Forbidden => {
-            Attempted { status: None, problem: Some("the target is not allowed".into()) }
+        Answer::Unusable => {
+            Attempted { status: None, problem: Some("nothing can be sent to the URL".into()) }
         }
+        Answer::Late => Attempted { status: None, problem: Some("no answer in time".into()) },
         Answer::Nothing(problem) => Attempted { status: None, problem: Some(problem.into()) },
     }
 }
@@ -184,6 +284,7 @@ mod tests {
             assert_eq!(status(code), Judgement::Again { asked_ms: Some(7) }, "{code}");
         }
         assert_eq!(judge(Answer::Nothing("…")), Judgement::Again { asked_ms: None });
-        assert_eq!(judge(Answer::Forbidden), Judgement::Failed);
+        assert_eq!(judge(Answer::Late), Judgement::Again { asked_ms: None });
+        assert_eq!(judge(Answer::Unusable), Judgement::Failed);
     }
 }

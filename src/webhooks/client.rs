@@ -1,20 +1,22 @@
 //! One attempt: a request out, and what came back in a few words.
 
 use std::error::Error;
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
-use hyper::Request;
 use hyper::body::Incoming;
 use hyper::header::{HeaderMap, RETRY_AFTER};
+use hyper::http::Extensions;
+use hyper::{Request, Response};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::timeout;
 
-use super::connector::{ConnectError, Connector, Network};
+use super::connector::{ConnectError, Connector, Network, Reused};
 use crate::domain::TargetPolicy;
 use crate::store::clock::now_ms;
 use crate::tls;
@@ -41,13 +43,27 @@ pub(super) enum Answer {
         /// And asked to be left alone for so long, in milliseconds.
         retry_after_ms: Option<u64>,
     },
-    /// The target is out of bounds; nothing was sent.
-    Forbidden,
+    /// Nothing can be sent to this URL.
+    Unusable,
+    /// There was no answer within the time for it.
+    Late,
     /// There was no answer, for this reason.
     Nothing(&'static str),
 }
 
-type Client = legacy::Client<HttpsConnector<Connector>, Full<Bytes>>;
+/// What is said of a name without an address and of one whose addresses are
+/// out of bounds. They must look the same in every way: the difference would
+/// tell which names the network of this server knows.
+const UNREACHABLE_NAME: &str = "the host's name was not found, or leads where it is not allowed to";
+
+type HttpClient = legacy::Client<HttpsConnector<Connector>, Full<Bytes>>;
+
+/// Sends requests over connections that are kept, and over new ones.
+struct Client {
+    kept: HttpClient,
+    /// Keeps none, so that every request has a new one.
+    new: HttpClient,
+}
 
 /// Sends requests: those for hooks of tasks by one client, those for
 /// endpoints of the configuration by another.
@@ -66,11 +82,14 @@ impl Clients {
                 .https_or_http()
                 .enable_http1()
                 .wrap_connector(Connector::new(network.clone(), policy));
-            legacy::Client::builder(TokioExecutor::new())
-                .pool_timer(TokioTimer::new())
-                .pool_idle_timeout(IDLE)
-                .pool_max_idle_per_host(IDLE_PER_RECEIVER)
-                .build(connector)
+            let build = |idle| {
+                legacy::Client::builder(TokioExecutor::new())
+                    .pool_timer(TokioTimer::new())
+                    .pool_idle_timeout(IDLE)
+                    .pool_max_idle_per_host(idle)
+                    .build(connector.clone())
+            };
+            Client { kept: build(IDLE_PER_RECEIVER), new: build(0) }
         };
         Self { strict: client(Some(policy)), trusted: client(None) }
     }
@@ -92,9 +111,58 @@ impl Clients {
                 Answer::Status { code: head.status.as_u16(), retry_after_ms }
             }
             Ok(Err(error)) => judge(&error),
-            Err(_) => Answer::Nothing("no answer in time"),
+            Err(_) => Answer::Late,
         }
     }
+}
+
+impl Client {
+    /// Sends a request, once more if the connection was one that the receiver
+    /// gave up meanwhile.
+    ///
+    /// A receiver that closes idle connections does so while a request is on
+    /// its way to it now and then, which says nothing of how it is.
+    async fn request(
+        &self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, legacy::Error> {
+        match self.kept.request(request.clone()).await {
+            Ok(response) => {
+                if let Some(reused) = response.extensions().get::<Reused>() {
+                    reused.set();
+                }
+                Ok(response)
+            }
+            Err(error) if was_given_up(&error) => self.new.request(request).await,
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Tells whether a connection that was used before ended without an answer.
+fn was_given_up(error: &legacy::Error) -> bool {
+    let Some(connection) = error.connect_info() else { return false };
+    let mut extensions = Extensions::new();
+    connection.get_extras(&mut extensions);
+    extensions.get::<Reused>().is_some_and(Reused::get) && is_loss(error)
+}
+
+/// Tells whether an error is the end of a connection, not an answer that makes
+/// no sense.
+fn is_loss(error: &legacy::Error) -> bool {
+    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(found) = cause {
+        if found.downcast_ref::<io::Error>().is_some() {
+            return true;
+        }
+        if let Some(error) = found.downcast_ref::<hyper::Error>()
+            && (error.is_incomplete_message() || error.is_canceled() || error.is_closed())
+        {
+            return true;
+        }
+        cause = found.source();
+    }
+    false
 }
 
 /// Reads a body to its end, or until it is not worth it.
@@ -114,8 +182,9 @@ fn judge(error: &legacy::Error) -> Answer {
     while let Some(found) = cause {
         if let Some(connect) = found.downcast_ref::<ConnectError>() {
             return match connect {
-                ConnectError::Forbidden => Answer::Forbidden,
-                ConnectError::Unresolved => Answer::Nothing("the host's name was not found"),
+                ConnectError::Forbidden | ConnectError::Unresolved => {
+                    Answer::Nothing(UNREACHABLE_NAME)
+                }
                 ConnectError::Refused => Answer::Nothing("the connection was refused"),
                 ConnectError::Unreachable => Answer::Nothing("the connection failed"),
             };

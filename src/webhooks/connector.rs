@@ -4,16 +4,20 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use hyper::Uri;
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tower_service::Service;
 
+use super::resolver::SystemResolver;
 use crate::domain::TargetPolicy;
 
 /// Finds the addresses of a name.
@@ -42,7 +46,7 @@ pub struct Network {
 impl Default for Network {
     /// Returns the system's own.
     fn default() -> Self {
-        Self { resolver: Arc::new(System), dialler: Arc::new(System) }
+        Self { resolver: Arc::new(SystemResolver::new()), dialler: Arc::new(System) }
     }
 }
 
@@ -52,15 +56,8 @@ impl std::fmt::Debug for Network {
     }
 }
 
-/// The network as the system has it.
+/// Dials as the system does.
 struct System;
-
-#[async_trait]
-impl Resolve for System {
-    async fn resolve(&self, host: &str) -> io::Result<Vec<IpAddr>> {
-        Ok(lookup_host((host, 0)).await?.map(|address| address.ip()).collect())
-    }
-}
 
 #[async_trait]
 impl Dial for System {
@@ -69,6 +66,79 @@ impl Dial for System {
         // A request goes out in one piece; waiting for more only delays it.
         stream.set_nodelay(true)?;
         Ok(stream)
+    }
+}
+
+/// Tells whether a connection has carried an answer before.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Reused(Arc<AtomicBool>);
+
+impl Reused {
+    /// Notes that the connection carried an answer.
+    pub(super) fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn get(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A connection that knows whether it is used again.
+pub(super) struct Stream {
+    io: TokioIo<TcpStream>,
+    reused: Reused,
+}
+
+impl Stream {
+    fn new(stream: TcpStream) -> Self {
+        Self { io: TokioIo::new(stream), reused: Reused::default() }
+    }
+}
+
+impl Connection for Stream {
+    fn connected(&self) -> Connected {
+        self.io.inner().connected().extra(self.reused.clone())
+    }
+}
+
+impl Read for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(context, buffer)
+    }
+}
+
+impl Write for Stream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(context)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(context, bytes)
     }
 }
 
@@ -108,7 +178,7 @@ impl Connector {
         Self { network, policy }
     }
 
-    async fn connect(self, uri: Uri) -> Result<TokioIo<TcpStream>, ConnectError> {
+    async fn connect(self, uri: Uri) -> Result<Stream, ConnectError> {
         let is_tls = uri.scheme_str() == Some("https");
         let port = uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
         let host = uri.host().ok_or(ConnectError::Unresolved)?;
@@ -120,7 +190,7 @@ impl Connector {
             // The attempt as a whole has a limit already.
             let patience = if position == last { Duration::MAX } else { DIAL_PATIENCE };
             match timeout(patience, dial).await {
-                Ok(Ok(stream)) => return Ok(TokioIo::new(stream)),
+                Ok(Ok(stream)) => return Ok(Stream::new(stream)),
                 Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
                     failure = ConnectError::Refused;
                 }
@@ -158,7 +228,7 @@ impl Connector {
 }
 
 impl Service<Uri> for Connector {
-    type Response = TokioIo<TcpStream>;
+    type Response = Stream;
     type Error = ConnectError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, ConnectError>> + Send>>;
 

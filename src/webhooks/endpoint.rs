@@ -6,7 +6,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::hexadecimal;
 use crate::domain::{
-    EndpointHook, Filter, HookKey, RetryOverrides, TypePattern, Webhook, WebhookSecret, receiver_of,
+    EndpointHook, Filter, HookKey, RetryOverrides, TypePattern, Webhook, WebhookSecret,
+    endpoint_receiver,
 };
 
 /// An endpoint that hears of every task's events, or of those of some types.
@@ -32,10 +33,10 @@ impl Endpoint {
     /// Returns what decides which events are owed to the endpoint of this name.
     pub(crate) fn hook(&self, key: HookKey) -> EndpointHook {
         EndpointHook {
+            receiver: endpoint_receiver(&key),
             key,
             task_types: self.task_types.clone(),
             filter: self.filter.clone(),
-            receiver: receiver_of(&self.url),
         }
     }
 

@@ -11,10 +11,14 @@
 //! [`TargetPolicy`] lets them, judged by the very address that is dialled.
 
 mod attempt;
+mod candidates;
+mod circuit;
 mod client;
 mod connector;
 mod endpoint;
 mod request;
+mod resolver;
+mod slots;
 mod worker;
 
 use std::sync::Arc;
@@ -35,7 +39,8 @@ pub struct WebhookOptions {
     pub endpoints: Vec<Endpoint>,
     /// Where hooks of tasks may lead.
     pub targets: TargetPolicy,
-    /// Most attempts in the air at a time.
+    /// Most attempts at webhooks of tasks that are young, up to half a second,
+    /// at a time, and as many at endpoints. Eight times as many may be older.
     pub concurrency: usize,
     /// How names are resolved and addresses dialled.
     pub network: Network,

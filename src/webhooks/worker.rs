@@ -1,7 +1,7 @@
 //! The loop that claims deliveries, attempts them and notes how they ended.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,9 +10,12 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::attempt::Attempts;
+use super::attempt::{Attempts, Made, id_of};
+use super::candidates::Candidates;
+use super::circuit::{Circuits, Passage};
+use super::slots::{Ended, Slot, Slots, YOUNG};
 use super::{WebhookOptions, endpoint_keys};
-use crate::domain::DeliveryId;
+use crate::domain::{DeliveryId, endpoint_receiver};
 use crate::store::{
     Attempted, ClaimedDelivery, Commit, CommitListener, DeliveryClaim, DeliveryOutcome,
     DeliveryState, Store, StoreError,
@@ -25,9 +28,22 @@ const POLL: Duration = Duration::from_millis(700);
 /// How long nothing is asked of a store that failed.
 const STORE_PAUSE: Duration = Duration::from_millis(500);
 
-/// Most deliveries of one receiver to claim at a time. As many may be in the
-/// air already, so twice that is the most one receiver gets at once.
-const PER_CLAIM: usize = 4;
+/// Receivers to find at a time.
+const PAGE: usize = 1_000;
+
+/// Quick receivers that are asked for while there are more pages of others.
+const QUICK_BESIDE: usize = 128;
+
+/// Deliveries of a receiver to claim beyond those that may be attempted while
+/// some URL is not asked, so that the others need not wait behind its own.
+const PUT_OFF_BESIDE: usize = 32;
+
+/// How long what is owed to an endpoint that no instance knows is kept: a day.
+const UNCLAIMED_MS: u64 = 86_400_000;
+
+/// How often that is looked for, and how much of it is cancelled at a time.
+const CANCEL_EVERY: Duration = Duration::from_mins(1);
+const CANCEL_AT_ONCE: usize = 500;
 
 /// What is left of a claim when an attempt took its whole time.
 const LEASE_MARGIN: Duration = Duration::from_secs(4);
@@ -61,8 +77,11 @@ struct Shared {
     store: Arc<dyn Store>,
     attempts: Arc<Attempts>,
     concurrency: usize,
-    /// How long an attempt takes at most, where a hook does not say.
+    /// How long an attempt at a task's webhook takes at most, where that does
+    /// not say.
     usual_timeout: Duration,
+    /// Endpoints this instance knows, and how long an attempt takes at most.
+    endpoints: HashMap<u64, Duration>,
     bell: Arc<Bell>,
     /// Cancelled when nothing more shall be claimed.
     draining: CancellationToken,
@@ -81,15 +100,17 @@ impl std::fmt::Debug for Worker {
 impl Worker {
     /// Makes a worker over a store; `bell` rings for commits that owe.
     pub fn new(store: Arc<dyn Store>, options: &WebhookOptions, bell: Arc<Bell>) -> Self {
-        let own =
-            options.endpoints.iter().map(|endpoint| options.default_retry.with(&endpoint.retry));
-        let longest = own.map(|policy| policy.timeout_ms).max().unwrap_or(0);
-        let usual_timeout = longest.max(options.default_retry.timeout_ms);
+        let keys = endpoint_keys(&options.endpoints);
+        let timeout = |retry| Duration::from_millis(options.default_retry.with(retry).timeout_ms);
+        let receivers = keys.iter().map(endpoint_receiver);
+        let timeouts = options.endpoints.iter().map(|endpoint| timeout(&endpoint.retry));
+        let usual_ms = options.default_retry.within_bounds().timeout_ms;
         Self(Arc::new(Shared {
+            endpoints: receivers.zip(timeouts).collect(),
             store,
-            attempts: Arc::new(Attempts::new(options, endpoint_keys(&options.endpoints))),
+            attempts: Arc::new(Attempts::new(options, keys)),
             concurrency: options.concurrency.max(1),
-            usual_timeout: Duration::from_millis(usual_timeout),
+            usual_timeout: Duration::from_millis(usual_ms),
             bell,
             draining: CancellationToken::new(),
             cutting: CancellationToken::new(),
@@ -125,44 +146,54 @@ struct Flight {
     id: DeliveryId,
     attempt: u32,
     receiver: u64,
+    circuit: u64,
+    slot: Slot,
+    /// Ends the attempt as if its time were up.
+    hurry: CancellationToken,
 }
 
 /// The state of the loop, from one start to the next.
 struct Round<'a> {
     shared: &'a Shared,
-    in_air: JoinSet<DeliveryOutcome>,
+    in_air: JoinSet<Made>,
     flights: HashMap<Id, Flight>,
-    /// Attempts in the air by receiver.
-    receivers: HashMap<u64, usize>,
+    slots: Slots,
+    circuits: Circuits,
+    /// Attempts by when they began, as far as they use up slots.
+    young: VecDeque<(Instant, Id)>,
+    /// Attempts that no longer do, longest under way first; some have ended.
+    old: VecDeque<Id>,
     /// Outcomes the store does not know of yet.
     unsettled: Vec<DeliveryOutcome>,
     /// When retries planned here are due.
     planned: BinaryHeap<Reverse<Instant>>,
-    /// Whether there may be something to claim.
-    look: bool,
-    /// Whether the last claim took all there was room for.
-    was_full: bool,
-    /// Whether it left something behind of a receiver that had enough.
-    was_crowded: bool,
+    candidates: Candidates,
     /// When to look without being told to.
     poll_at: Instant,
+    /// When to look for deliveries to cancel.
+    cancel_at: Instant,
     /// A timeout longer than usual, and when it was last met.
     long: Option<(Duration, Instant)>,
 }
 
 impl<'a> Round<'a> {
     fn new(shared: &'a Shared) -> Self {
+        let now = Instant::now();
+        let mut candidates = Candidates::default();
+        candidates.look();
         Self {
             shared,
             in_air: JoinSet::new(),
             flights: HashMap::new(),
-            receivers: HashMap::new(),
+            slots: Slots::new(shared.concurrency),
+            circuits: Circuits::default(),
+            young: VecDeque::new(),
+            old: VecDeque::new(),
             unsettled: Vec::new(),
             planned: BinaryHeap::new(),
-            look: true,
-            was_full: false,
-            was_crowded: false,
-            poll_at: Instant::now(),
+            candidates,
+            poll_at: now,
+            cancel_at: now,
             long: None,
         }
     }
@@ -177,45 +208,44 @@ impl<'a> Round<'a> {
                 self.cut_off().await;
                 return;
             }
-            if self.look && !draining && self.room() > 0 {
-                self.claim().await;
-            }
-            self.wait(draining).await;
+            // With outcomes that cannot be noted, more would only pile up.
+            let is_idle = if draining || !self.unsettled.is_empty() {
+                true
+            } else {
+                self.find().await;
+                self.claim().await
+            };
+            self.wait(draining, is_idle).await;
             self.land();
+            self.grow_old();
             self.settle().await;
         }
     }
 
-    /// How many more attempts may be in the air.
-    fn room(&self) -> usize {
-        // With outcomes that cannot be noted, more would only pile up.
-        if !self.unsettled.is_empty() {
-            return 0;
-        }
-        self.shared.concurrency.saturating_sub(self.in_air.len())
-    }
-
     /// Waits until there is something to do.
-    async fn wait(&mut self, draining: bool) {
-        if !self.unsettled.is_empty() || (self.look && !draining && self.room() > 0) {
+    async fn wait(&mut self, draining: bool, is_idle: bool) {
+        if !self.unsettled.is_empty() || !is_idle {
             return;
         }
-        let planned = self.planned.peek().map_or(self.poll_at, |Reverse(at)| *at);
-        let wake_at = planned.min(self.poll_at);
+        let planned = self.planned.peek().map(|Reverse(at)| *at);
+        let aging = self.young.front().map(|(began, _)| *began + YOUNG);
+        let wake_at = [planned, aging].into_iter().flatten().fold(self.poll_at, Instant::min);
         tokio::select! {
             biased;
             () = self.shared.cutting.cancelled() => {}
             Some(joined) = self.in_air.join_next_with_id() => self.landed(joined),
             () = self.shared.draining.cancelled(), if !draining => {}
-            () = self.shared.bell.0.notified() => self.look = true,
-            () = sleep_until(wake_at) => {
-                self.look = true;
-                let now = Instant::now();
-                self.poll_at = self.poll_at.max(now + POLL);
-                while self.planned.peek().is_some_and(|Reverse(at)| *at <= now) {
-                    self.planned.pop();
-                }
-            }
+            () = self.shared.bell.0.notified() => self.candidates.look(),
+            () = sleep_until(wake_at) => {}
+        }
+        let now = Instant::now();
+        if now >= self.poll_at {
+            self.poll_at = now + POLL;
+            self.candidates.look();
+        }
+        while self.planned.peek().is_some_and(|Reverse(at)| *at <= now) {
+            self.planned.pop();
+            self.candidates.look();
         }
     }
 
@@ -226,22 +256,68 @@ impl<'a> Round<'a> {
         }
     }
 
-    fn landed(&mut self, joined: Result<(Id, DeliveryOutcome), JoinError>) {
+    fn landed(&mut self, joined: Result<(Id, Made), JoinError>) {
         let id = match &joined {
             Ok((id, _)) => *id,
             Err(error) => error.id(),
         };
         let Some(flight) = self.flights.remove(&id) else { return };
-        let count = self.receivers.entry(flight.receiver).or_default();
-        *count = count.saturating_sub(1);
-        self.look |= self.was_full || (self.was_crowded && *count <= PER_CLAIM);
-        if *count == 0 {
-            self.receivers.remove(&flight.receiver);
-        }
+        let ended = joined.as_ref().map_or(Ended::Otherwise, |(_, made)| made.ended);
+        self.slots.end(flight.slot, ended);
         match joined {
-            Ok((_, outcome)) => self.unsettled.push(outcome),
-            // Its claim runs out, and somebody tries again.
-            Err(error) => tracing::error!(delivery.id = %flight.id, %error, "an attempt panicked"),
+            Ok((_, made)) => {
+                match made.failed {
+                    Some(true) => {
+                        self.circuits.failed(flight.circuit, flight.receiver, Instant::now());
+                    }
+                    Some(false) => self.circuits.succeeded(flight.circuit),
+                    None => self.circuits.abandoned(flight.circuit),
+                }
+                self.unsettled.push(made.outcome);
+            }
+            Err(error) => {
+                self.circuits.abandoned(flight.circuit);
+                // Its claim runs out, and somebody tries again.
+                tracing::error!(delivery.id = %flight.id, %error, "an attempt panicked");
+            }
+        }
+    }
+
+    /// Takes slots back from attempts that take long. When too many do, the
+    /// longest under way ends.
+    fn grow_old(&mut self) {
+        let now = Instant::now();
+        while let Some((began, id)) = self.young.front().copied() {
+            // Those that have ended are not worth waiting for.
+            if self.flights.contains_key(&id) && began + YOUNG > now {
+                break;
+            }
+            self.young.pop_front();
+            let Some(flight) = self.flights.get_mut(&id) else { continue };
+            self.old.push_back(id);
+            if self.slots.grow_old(&mut flight.slot) {
+                let slot = flight.slot;
+                self.end_oldest(&slot);
+            }
+        }
+        while self.old.front().is_some_and(|id| !self.flights.contains_key(id)) {
+            self.old.pop_front();
+        }
+        if self.old.len() > 2 * self.flights.len() + 64 {
+            self.old.retain(|id| self.flights.contains_key(id));
+        }
+    }
+
+    /// Ends the attempt of the same kind that is longest under way, rather one
+    /// at a receiver that was not known to be quick.
+    fn end_oldest(&self, slot: &Slot) {
+        let flights = || {
+            let flights = self.old.iter().filter_map(|id| self.flights.get(id));
+            flights.filter(|flight| !flight.hurry.is_cancelled() && flight.slot.is_like(slot))
+        };
+        let unproven = flights().find(|flight| !flight.slot.was_quick());
+        if let Some(flight) = unproven.or_else(|| flights().next()) {
+            flight.hurry.cancel();
         }
     }
 
@@ -274,65 +350,125 @@ impl<'a> Round<'a> {
         }
     }
 
-    async fn claim(&mut self) {
-        self.look = false;
-        let room = self.room();
-        let patience = self.claimed_for();
-        let busy = self.receivers.iter().filter(|(_, count)| **count > PER_CLAIM);
-        let claim = DeliveryClaim {
-            limit: room,
-            per_receiver: PER_CLAIM,
-            except: busy.map(|(receiver, _)| *receiver).collect(),
-            lease_ms: u64::try_from((patience + LEASE_MARGIN).as_millis()).unwrap_or(u64::MAX),
-        };
-        let claimed = match self.shared.store.claim(&claim).await {
-            Ok(claimed) => claimed,
-            Err(error) => {
-                self.rest(&error, "could not claim deliveries").await;
-                return;
-            }
-        };
-        let mut taken: HashMap<u64, usize> = HashMap::new();
-        for delivery in &claimed {
-            *taken.entry(delivery.receiver).or_default() += 1;
+    /// Finds receivers that something is due for, a page of them.
+    async fn find(&mut self) {
+        if !self.slots.has_room() {
+            return;
         }
-        let has_crowd = taken.values().any(|count| *count >= PER_CLAIM);
-        self.was_full = claimed.len() >= room;
-        self.was_crowded = has_crowd || !claim.except.is_empty();
-        // A receiver may be owed more than one claim takes.
-        self.look = self.was_full || has_crowd;
-        for delivery in claimed {
-            self.launch(delivery, patience);
+        let Some(from) = self.candidates.next_page(&self.slots) else { return };
+        match self.shared.store.due_receivers(from, PAGE).await {
+            Ok(page) => {
+                if from == 0 {
+                    let endpoints = self.shared.endpoints.iter();
+                    self.candidates.add(endpoints.map(|(receiver, _)| *receiver));
+                }
+                if page.next.is_some() {
+                    // Those that answer shall not wait until the others were looked through.
+                    self.candidates.add(self.slots.quick(QUICK_BESIDE).into_iter());
+                }
+                self.candidates.add(page.receivers.into_iter());
+                self.candidates.found(page.next);
+            }
+            Err(error) => return self.rest(&error, "could not look for deliveries").await,
+        }
+        if Instant::now() >= self.cancel_at {
+            self.cancel_at = Instant::now() + CANCEL_EVERY;
+            self.cancel().await;
         }
     }
 
-    /// Starts an attempt, or gives the delivery back; `claimed_for` is how long
-    /// the attempt may take within the claim.
-    fn launch(&mut self, delivery: ClaimedDelivery, claimed_for: Duration) {
-        let event = delivery.event.id();
-        let id = DeliveryId { event, hook: delivery.hook.clone() };
-        let patience = self.shared.attempts.timeout(&delivery);
-        if patience > self.shared.usual_timeout {
+    /// Claims what there are slots for, and tells whether there was nothing to
+    /// claim and nothing more to find.
+    async fn claim(&mut self) -> bool {
+        let plan = self.slots.plan(self.candidates.iter());
+        if plan.is_empty() {
+            return !self.candidates.may_find(&self.slots);
+        }
+        let patience = self.claimed_for();
+        let open_at = self.circuits.open_at();
+        let claims: Vec<DeliveryClaim> = plan
+            .iter()
+            .map(|(receiver, count)| {
+                let endpoint = self.shared.endpoints.get(receiver);
+                let lease = endpoint.copied().unwrap_or(patience) + LEASE_MARGIN;
+                DeliveryClaim {
+                    receiver: *receiver,
+                    limit: if open_at.contains(receiver) { count + PUT_OFF_BESIDE } else { *count },
+                    lease_ms: u64::try_from(lease.as_millis()).unwrap_or(u64::MAX),
+                }
+            })
+            .collect();
+        let claimed = match self.shared.store.claim(&claims).await {
+            Ok(claimed) => claimed,
+            Err(error) => {
+                self.rest(&error, "could not claim deliveries").await;
+                return false;
+            }
+        };
+        let mut left: HashMap<u64, usize> = plan.into_iter().collect();
+        let mut taken: HashMap<u64, usize> = HashMap::new();
+        for delivery in claimed {
+            *taken.entry(delivery.receiver).or_default() += 1;
+            let room = left.entry(delivery.receiver).or_default();
+            if self.launch(delivery, patience, *room > 0) {
+                *room -= 1;
+            }
+        }
+        let has_more = |claim: &DeliveryClaim| {
+            taken.get(&claim.receiver).is_some_and(|count| *count >= claim.limit)
+        };
+        let served: Vec<(u64, bool)> =
+            claims.iter().map(|claim| (claim.receiver, has_more(claim))).collect();
+        self.candidates.claimed(&served);
+        false
+    }
+
+    /// Starts an attempt and tells so, or gives the delivery back or puts it
+    /// off; `claimed_for` is how long an attempt for a task's webhook may take
+    /// within the claim.
+    fn launch(&mut self, delivery: ClaimedDelivery, claimed_for: Duration, has_room: bool) -> bool {
+        let attempts = &self.shared.attempts;
+        let patience = attempts.timeout(&delivery);
+        let is_endpoint = self.shared.endpoints.contains_key(&delivery.receiver);
+        if !is_endpoint && patience > self.shared.usual_timeout {
             let longest = self.long.map_or(patience, |(known, _)| known.max(patience));
             self.long = Some((longest, Instant::now()));
         }
+        let circuit = attempts.circuit(&delivery);
+        let now = Instant::now();
         // The claim may have been made as the signal to stop came, or may be
         // too short for this hook. The next one is not.
-        if patience > claimed_for || self.shared.draining.is_cancelled() {
-            self.unsettled.push(DeliveryOutcome {
-                id,
-                attempt: delivery.attempt,
-                last: None,
-                state: DeliveryState::Pending,
-                retry_in_ms: 0,
-            });
-            return;
+        let is_too_short = !is_endpoint && patience > claimed_for;
+        if is_too_short || self.shared.draining.is_cancelled() {
+            self.unsettled.push(given_back(&delivery));
+            return false;
         }
-        *self.receivers.entry(delivery.receiver).or_default() += 1;
-        let flight = Flight { id, attempt: delivery.attempt, receiver: delivery.receiver };
-        let attempts = self.shared.attempts.clone();
-        let handle = self.in_air.spawn(async move { attempts.make(delivery).await });
+        if !has_room {
+            let outcome = match self.circuits.look(circuit, now) {
+                Passage::PutOff { pause, counts } => attempts.put_off(&delivery, pause, counts),
+                Passage::Open => given_back(&delivery),
+            };
+            self.unsettled.push(outcome);
+            return false;
+        }
+        if let Passage::PutOff { pause, counts } = self.circuits.pass(circuit, now) {
+            self.unsettled.push(attempts.put_off(&delivery, pause, counts));
+            return false;
+        }
+        let hurry = CancellationToken::new();
+        let flight = Flight {
+            id: id_of(&delivery),
+            attempt: delivery.attempt,
+            receiver: delivery.receiver,
+            circuit,
+            slot: self.slots.begin(delivery.receiver, now),
+            hurry: hurry.clone(),
+        };
+        let attempts = attempts.clone();
+        let handle = self.in_air.spawn(async move { attempts.make(delivery, hurry).await });
+        self.young.push_back((now, handle.id()));
         self.flights.insert(handle.id(), flight);
+        true
     }
 
     /// Returns how long attempts may take within the next claim.
@@ -344,6 +480,22 @@ impl<'a> Round<'a> {
             self.long = None;
         }
         self.long.map_or(self.shared.usual_timeout, |(timeout, _)| timeout)
+    }
+
+    /// Cancels what is owed to endpoints that no instance has known for long.
+    async fn cancel(&mut self) {
+        let known: Vec<u64> = self.shared.endpoints.keys().copied().collect();
+        match self.shared.store.cancel_unclaimed(&known, UNCLAIMED_MS, CANCEL_AT_ONCE).await {
+            Ok(cancelled) => {
+                if cancelled.len() >= CANCEL_AT_ONCE {
+                    self.cancel_at = Instant::now();
+                }
+                for delivery in cancelled {
+                    self.shared.attempts.cancelled(delivery);
+                }
+            }
+            Err(error) => self.rest(&error, "could not look for deliveries to cancel").await,
+        }
     }
 
     /// Ends every attempt now, and notes that it was one.
@@ -363,5 +515,16 @@ impl<'a> Round<'a> {
         {
             tracing::debug!(%error, "could not note how deliveries ended");
         }
+    }
+}
+
+/// Returns the outcome of a delivery that was claimed and not attempted.
+fn given_back(delivery: &ClaimedDelivery) -> DeliveryOutcome {
+    DeliveryOutcome {
+        id: id_of(delivery),
+        attempt: delivery.attempt,
+        last: None,
+        state: DeliveryState::Pending,
+        retry_in_ms: 0,
     }
 }

@@ -161,3 +161,28 @@ async fn two_instances_carry_each_rule_out_once() {
         first.get(&format!("/tasks/{id}")).await.refused(404, "task_not_found");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn instances_whose_rules_differ_say_so_and_one_without_rules_is_in_nobodys_way() {
+    let backend = Backend::Postgres(crate::support::postgres::Database::migrated().await);
+    let without = start(&backend, &json!([])).await;
+    let first = start(&backend, &json!([{"target": "all", "match": {"taskTypes": ["a"]}}])).await;
+    let task = first.create(json!({"type": "a"})).await;
+    let id = task["id"].as_str().unwrap();
+    first.enter(id, "running").await;
+    first.enter(id, "completed").await;
+    until("the rule of the one that has rules is carried out", || async {
+        (without.get(&format!("/tasks/{id}")).await.status == 404).then_some(())
+    })
+    .await;
+    let second = start(&backend, &json!([{"target": "all", "match": {"taskTypes": ["b"]}}])).await;
+    let says = async |server: &crate::support::server::Server| {
+        let text = server.get("/metrics").await.text;
+        text.lines().any(|line| line == "taskcast_cleanup_rules_differ 1")
+    };
+    until("one of them says that its rules are not carried out", || async {
+        (says(&first).await != says(&second).await).then_some(())
+    })
+    .await;
+    until("so does the one without", || async { says(&without).await.then_some(()) }).await;
+}

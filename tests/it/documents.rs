@@ -284,3 +284,12 @@ fn the_checks_see_what_they_look_for() {
     assert_eq!(requests[0].headers, [("A".to_owned(), "b".to_owned())]);
     assert_eq!(requests[0].body.as_deref(), Some(r#"{"a": "b c"}"#));
 }
+
+#[test]
+fn the_chat_page_of_the_documentation_is_the_example() {
+    let document = read("docs/chat.md");
+    for file in ["follow.js", "index.html", "server.mjs"] {
+        let code = read(&format!("examples/chat/{file}"));
+        assert!(document.contains(&code), "docs/chat.md does not show {file} as it is");
+    }
+}

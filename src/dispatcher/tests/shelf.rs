@@ -13,9 +13,10 @@ use crate::domain::{
 };
 use crate::store::memory::MemoryStore;
 use crate::store::{
-    Appended, ClaimedDelivery, Cleaned, Cleanup, Commit, CommitListener, Created, Deliveries,
-    Delivery, DeliveryClaim, DeliveryOutcome, Events, Head, Journal, JournalMark, Page, ReadRange,
-    SeriesSpan, StoreError, TaskRef, Tasks, View,
+    Appended, Backlog, CancelledDelivery, ClaimedDelivery, Cleaned, Cleanup, Commit,
+    CommitListener, Created, Deliveries, Delivery, DeliveryClaim, DeliveryOutcome, DueReceivers,
+    Events, Head, Journal, JournalMark, Lead, Page, ReadRange, SeriesSpan, StoreError, TaskRef,
+    Tasks, View,
 };
 
 /// The commits of the store are told of by the tests, when they like.
@@ -154,6 +155,10 @@ impl Tasks for Shelf {
         self.memory.overdue(limit).await
     }
 
+    async fn check_writable(&self) -> Result<(), StoreError> {
+        self.memory.check_writable().await
+    }
+
     async fn purge(&self, limit: usize) -> Result<usize, StoreError> {
         self.memory.purge(limit).await
     }
@@ -161,8 +166,21 @@ impl Tasks for Shelf {
 
 #[async_trait]
 impl Deliveries for Shelf {
-    async fn claim(&self, claim: &DeliveryClaim) -> Result<Vec<ClaimedDelivery>, StoreError> {
-        self.memory.claim(claim).await
+    async fn due_receivers(&self, from: u64, limit: usize) -> Result<DueReceivers, StoreError> {
+        self.memory.due_receivers(from, limit).await
+    }
+
+    async fn claim(&self, claims: &[DeliveryClaim]) -> Result<Vec<ClaimedDelivery>, StoreError> {
+        self.memory.claim(claims).await
+    }
+
+    async fn cancel_unclaimed(
+        &self,
+        known: &[u64],
+        unclaimed_ms: u64,
+        limit: usize,
+    ) -> Result<Vec<CancelledDelivery>, StoreError> {
+        self.memory.cancel_unclaimed(known, unclaimed_ms, limit).await
     }
 
     async fn settle(&self, outcomes: &[DeliveryOutcome]) -> Result<(), StoreError> {
@@ -193,8 +211,13 @@ impl Deliveries for Shelf {
 
 #[async_trait]
 impl Cleanup for Shelf {
-    async fn lead_cleanup(&self, holder: u64, ttl_ms: u64) -> Result<bool, StoreError> {
-        self.memory.lead_cleanup(holder, ttl_ms).await
+    async fn lead_cleanup(
+        &self,
+        holder: u64,
+        rules: &CleanupRules,
+        ttl_ms: u64,
+    ) -> Result<Lead, StoreError> {
+        self.memory.lead_cleanup(holder, rules, ttl_ms).await
     }
 
     async fn schedule_cleanup(
@@ -207,6 +230,10 @@ impl Cleanup for Shelf {
 
     async fn clean(&self, rules: &CleanupRules, limit: usize) -> Result<Cleaned, StoreError> {
         self.memory.clean(rules, limit).await
+    }
+
+    async fn backlog(&self) -> Result<Backlog, StoreError> {
+        self.memory.backlog().await
     }
 
     async fn prune_keys(&self, limit: usize) -> Result<usize, StoreError> {

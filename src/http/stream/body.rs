@@ -8,13 +8,13 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::Stream;
-use futures_util::stream::unfold;
+use futures_util::stream::{self, unfold};
+use futures_util::{Stream, StreamExt as _};
 use tokio::time::{Instant, sleep_until};
-use tokio_util::sync::CancellationToken;
 
 use super::StreamSettings;
-use super::frames::{Chunk, EXPIRED, KEEP_ALIVE, RESET, Wrap};
+use super::drain::Drain;
+use super::frames::{Chunk, EXPIRED, KEEP_ALIVE, OPENED, RESET, Wrap};
 use super::lease::{Lease, Standing};
 use super::open::{Load, OpenStream};
 use crate::dispatcher::{FeedReader, Item, Subscription};
@@ -22,9 +22,6 @@ use crate::hooks::SseEnd;
 
 /// Bytes after which a chunk of the stream of all tasks is handed out.
 const CHUNK_BYTES: usize = 64 << 10;
-
-/// Readers are asked to come back after this, give or take the same again.
-const RETRY_MS: u64 = 1_000;
 
 /// A stream was cut because it could not go on.
 #[derive(Debug, thiserror::Error)]
@@ -44,8 +41,8 @@ enum Woken {
 struct Pace {
     keep_alive: Duration,
     next_beat: Instant,
-    drain_window: Duration,
-    draining: CancellationToken,
+    opened: Instant,
+    drain: Drain,
     /// When this stream ends, once the server drains.
     leave_at: Option<Instant>,
 }
@@ -55,8 +52,8 @@ impl Pace {
         Self {
             keep_alive: settings.keep_alive,
             next_beat: Instant::now() + settings.keep_alive,
-            drain_window: settings.drain_window,
-            draining: settings.draining.clone(),
+            opened: Instant::now(),
+            drain: settings.drain.clone(),
             leave_at: None,
         }
     }
@@ -66,25 +63,25 @@ impl Pace {
         self.next_beat = Instant::now() + self.keep_alive;
     }
 
-    /// Picks the time to leave, once the server drains: not the same for all,
-    /// because they will all come back somewhere else.
+    /// Picks the time to leave, once the server drains.
     fn plan_to_leave(&mut self) {
-        let share = rand::random_range(0.0..1.0);
-        self.leave_at.get_or_insert(Instant::now() + self.drain_window.mul_f64(share));
+        self.leave_at = self.leave_at.or_else(|| self.drain.leave_at(self.opened));
+    }
+
+    fn retry_ms(&self) -> u64 {
+        self.drain.retry_ms(self.opened)
     }
 
     /// Tells whether it is time to leave; a busy stream never waits to be told.
     fn must_leave(&mut self) -> bool {
-        if self.draining.is_cancelled() {
-            self.plan_to_leave();
-        }
+        self.plan_to_leave();
         self.leave_at.is_some_and(|leave_at| leave_at <= Instant::now())
     }
 
     async fn wait(&mut self, news: impl Future<Output = ()>, lease: &mut Lease) -> Woken {
         let lease = lease.changed();
         tokio::pin!(news, lease);
-        let draining = self.draining.clone();
+        let draining = self.drain.token().clone();
         loop {
             let leave_at = self.leave_at.unwrap_or(self.next_beat);
             tokio::select! {
@@ -100,8 +97,13 @@ impl Pace {
     }
 }
 
-fn retry_ms() -> u64 {
-    RETRY_MS + rand::random_range(0..=RETRY_MS)
+/// Begins every stream with a comment, on its own and at once: proxies and
+/// development servers hold the head of an answer back until its first byte.
+fn opened_first<S>(body: S) -> impl Stream<Item = Result<Bytes, Cut>>
+where
+    S: Stream<Item = Result<Bytes, Cut>>,
+{
+    stream::once(std::future::ready(Ok(Bytes::from_static(OPENED)))).chain(body)
 }
 
 /// The stream of one task.
@@ -110,6 +112,8 @@ pub(super) struct TaskBody {
     wrap: Wrap,
     lease: Lease,
     pace: Pace,
+    /// Whether the next frame says that the reader's cursor is unknown.
+    is_reset: bool,
     is_over: bool,
     /// Dropped after the reader, so that it is not counted any more.
     open: OpenStream,
@@ -123,14 +127,15 @@ impl TaskBody {
         settings: &StreamSettings,
         open: OpenStream,
     ) -> Self {
-        Self { subscription, wrap, lease, pace: Pace::new(settings), is_over: false, open }
+        let (pace, is_reset, is_over) = (Pace::new(settings), false, false);
+        Self { subscription, wrap, lease, pace, is_reset, is_over, open }
     }
 
     pub(super) fn into_stream(self) -> impl Stream<Item = Result<Bytes, Cut>> {
-        unfold(self, |mut body| async move {
+        opened_first(unfold(self, |mut body| async move {
             let next = body.next().await?;
             Some((next, body))
-        })
+        }))
     }
 
     async fn next(&mut self) -> Option<Result<Bytes, Cut>> {
@@ -153,20 +158,12 @@ impl TaskBody {
             };
             for item in &batch.items {
                 match item {
-                    Item::Reset => chunk.push(RESET),
-                    Item::Event(entry) => {
-                        self.open.load(&mut load, &entry.slot);
-                        chunk.push_entry(entry, self.wrap);
-                    }
-                    Item::Done(status, id) => {
-                        self.open.ends(SseEnd::Done);
-                        chunk.push_done(*status, *id);
-                    }
-                    Item::Deleted => {
-                        self.open.ends(SseEnd::Deleted);
-                        chunk.push_deleted();
-                    }
+                    Item::Event(entry) => self.open.load(&mut load, &entry.slot),
+                    Item::Done(..) => self.open.ends(SseEnd::Done),
+                    Item::Deleted => self.open.ends(SseEnd::Deleted),
+                    Item::Reset => {}
                 }
+                self.push(&mut chunk, item);
             }
             self.is_over = batch.is_last;
             if !self.is_over && self.pace.must_leave() {
@@ -191,6 +188,22 @@ impl TaskBody {
         Some(Ok(bytes))
     }
 
+    /// Adds what a reader is told to a chunk.
+    fn push(&mut self, chunk: &mut Chunk, item: &Item) {
+        match item {
+            Item::Reset => {
+                chunk.push(RESET);
+                self.is_reset = true;
+            }
+            Item::Event(entry) => {
+                let is_reset = std::mem::take(&mut self.is_reset);
+                chunk.push_entry(entry, self.wrap, is_reset);
+            }
+            Item::Done(status, id) => chunk.push_done(*status, *id, self.is_reset),
+            Item::Deleted => chunk.push_deleted(self.is_reset),
+        }
+    }
+
     /// Tells whether the reader's credentials still let it.
     fn may_go_on(&mut self) -> bool {
         match self.lease.standing() {
@@ -201,7 +214,7 @@ impl TaskBody {
     }
 
     fn leave(&mut self, chunk: &mut Chunk) {
-        chunk.push_retry(retry_ms());
+        chunk.push_retry(self.pace.retry_ms());
         self.open.ends(SseEnd::Drained);
         self.is_over = true;
     }
@@ -230,10 +243,10 @@ impl AllTasksBody {
     }
 
     pub(super) fn into_stream(self) -> impl Stream<Item = Result<Bytes, Cut>> {
-        unfold(self, |mut body| async move {
+        opened_first(unfold(self, |mut body| async move {
             let next = body.next().await?;
             Some((next, body))
-        })
+        }))
     }
 
     async fn next(&mut self) -> Option<Result<Bytes, Cut>> {
@@ -286,7 +299,7 @@ impl AllTasksBody {
     }
 
     fn leave(&mut self, chunk: &mut Chunk) {
-        chunk.push_retry(retry_ms());
+        chunk.push_retry(self.pace.retry_ms());
         self.open.ends(SseEnd::Drained);
         self.is_over = true;
     }

@@ -29,11 +29,18 @@ impl Wrap {
 const EVENT: &str = "event: taskcast.event\ndata: ";
 const ENVELOPE: &str = "event: taskcast.event\ndata: {\"filteredIndex\":";
 
+/// Sent at once when a stream is opened.
+pub(super) const OPENED: &[u8] = b": open\n\n";
+
 /// Sent when nothing else was for a while.
 pub(super) const KEEP_ALIVE: &[u8] = b": keep-alive\n\n";
 
 /// Sent when a reader's cursor is unknown here and it gets everything.
 pub(super) const RESET: &[u8] = b": reset\n\n";
+
+/// Says the same inside the first frame, where a page can see it: an
+/// `EventSource` hides comments.
+const RESET_MEMBER: &str = ",\"reset\":true";
 
 /// Sent when a reader's credentials hold no longer; nothing follows.
 pub(super) const EXPIRED: &[u8] = b": token expired\n\n";
@@ -71,10 +78,11 @@ impl Chunk {
         }
     }
 
-    /// Adds the frame of an entry of a task's stream.
-    pub(super) fn push_entry(&mut self, entry: &Entry, wrap: Wrap) {
-        if entry.is_snapshot || entry.collapsed_to.is_some() {
-            self.push(own_frame(entry, wrap).as_bytes());
+    /// Adds the frame of an entry of a task's stream; `is_reset` says that the
+    /// reader has to forget what it has.
+    pub(super) fn push_entry(&mut self, entry: &Entry, wrap: Wrap, is_reset: bool) {
+        if entry.is_snapshot || entry.collapsed_to.is_some() || is_reset {
+            self.push(own_frame(entry, wrap, is_reset).as_bytes());
             return;
         }
         let index = entry.slot.event.index;
@@ -94,20 +102,21 @@ impl Chunk {
     }
 
     /// Adds the frame that ends a stream.
-    pub(super) fn push_done(&mut self, status: TaskStatus, id: EventId) {
-        self.push_end(status.as_str());
+    pub(super) fn push_done(&mut self, status: TaskStatus, id: EventId, is_reset: bool) {
+        self.push_end(status.as_str(), is_reset);
         self.push(format!("id: {id}\n\n").as_bytes());
     }
 
     /// Adds the frame that ends the stream of a deleted task; there is nothing
     /// to come back to, so it has no id.
-    pub(super) fn push_deleted(&mut self) {
-        self.push_end("deleted");
+    pub(super) fn push_deleted(&mut self, is_reset: bool) {
+        self.push_end("deleted", is_reset);
         self.push(b"\n");
     }
 
-    fn push_end(&mut self, reason: &str) {
-        let frame = format!("event: taskcast.done\ndata: {{\"reason\":\"{reason}\"}}\n");
+    fn push_end(&mut self, reason: &str, is_reset: bool) {
+        let reset = if is_reset { RESET_MEMBER } else { "" };
+        let frame = format!("event: taskcast.done\ndata: {{\"reason\":\"{reason}\"{reset}}}\n");
         self.push(frame.as_bytes());
     }
 
@@ -134,35 +143,49 @@ fn digits(number: u64) -> usize {
 }
 
 fn shared_envelope(slot: &Slot) -> &Bytes {
-    slot.wrapped.get_or_init(|| frame(&slot.event, slot.event.index, false, None, Wrap::Envelope))
+    slot.wrapped.get_or_init(|| frame(&slot.event, Wrap::Envelope))
 }
 
 fn shared_raw(slot: &Slot) -> &Bytes {
-    slot.raw.get_or_init(|| frame(&slot.event, slot.event.index, false, None, Wrap::Raw))
+    slot.raw.get_or_init(|| frame(&slot.event, Wrap::Raw))
 }
 
-fn own_frame(entry: &Entry, wrap: Wrap) -> String {
-    let event = &entry.slot.event;
-    write_frame(event, entry.filtered_index, entry.is_snapshot, entry.collapsed_to, wrap)
+fn own_frame(entry: &Entry, wrap: Wrap, is_reset: bool) -> String {
+    let numbering = Numbering {
+        filtered_index: entry.filtered_index,
+        is_snapshot: entry.is_snapshot,
+        collapsed_to: entry.collapsed_to,
+        is_reset,
+    };
+    write_frame(&entry.slot.event, numbering, wrap)
 }
 
-fn frame(
-    event: &Event,
+fn frame(event: &Event, wrap: Wrap) -> Bytes {
+    let numbering = Numbering {
+        filtered_index: event.index,
+        is_snapshot: false,
+        collapsed_to: None,
+        is_reset: false,
+    };
+    Bytes::from(write_frame(event, numbering, wrap))
+}
+
+/// What a frame says beside its event.
+#[derive(Clone, Copy)]
+struct Numbering {
     filtered_index: u64,
     is_snapshot: bool,
     collapsed_to: Option<u64>,
-    wrap: Wrap,
-) -> Bytes {
-    Bytes::from(write_frame(event, filtered_index, is_snapshot, collapsed_to, wrap))
+    is_reset: bool,
 }
 
-fn write_frame(
-    event: &Event,
-    filtered_index: u64,
-    is_snapshot: bool,
-    collapsed_to: Option<u64>,
-    wrap: Wrap,
-) -> String {
+fn write_frame(event: &Event, numbering: Numbering, wrap: Wrap) -> String {
+    let Numbering { filtered_index, is_snapshot, collapsed_to, is_reset } = numbering;
+    let mut cursor = event.id().to_string();
+    if let Some(newest) = collapsed_to {
+        cursor.push('~');
+        push_number(&mut cursor, newest);
+    }
     let mut out = String::with_capacity(event.size_bytes() + 256);
     out.push_str(EVENT);
     match wrap {
@@ -170,12 +193,22 @@ fn write_frame(
         Wrap::Raw if is_snapshot => write_snapshot(&mut out, event),
         Wrap::Raw => write_event(&mut out, event),
     }
-    out.push_str("\nid: ");
-    out.push_str(event.id().encode(&mut [0; ulid::ULID_LEN]));
-    if let Some(newest) = collapsed_to {
-        out.push('~');
-        push_number(&mut out, newest);
+    // Two members that only some frames have stand last, in the object that
+    // was just closed.
+    if collapsed_to.is_some() || is_reset {
+        out.pop();
+        if collapsed_to.is_some() {
+            out.push_str(",\"cursor\":\"");
+            out.push_str(&cursor);
+            out.push('"');
+        }
+        if is_reset {
+            out.push_str(RESET_MEMBER);
+        }
+        out.push('}');
     }
+    out.push_str("\nid: ");
+    out.push_str(&cursor);
     out.push_str("\n\n");
     out
 }
@@ -206,7 +239,7 @@ mod tests {
     fn text(slot: &Arc<Slot>, filtered_index: u64, wrap: Wrap) -> String {
         let (slot, is_snapshot, collapsed_to) = (slot.clone(), false, None);
         let mut chunk = Chunk::default();
-        chunk.push_entry(&Entry { slot, filtered_index, is_snapshot, collapsed_to }, wrap);
+        chunk.push_entry(&Entry { slot, filtered_index, is_snapshot, collapsed_to }, wrap, false);
         String::from_utf8(chunk.take().unwrap().to_vec()).unwrap()
     }
 
@@ -233,7 +266,7 @@ mod tests {
             Entry { slot: slot.clone(), filtered_index: 0, is_snapshot: false, collapsed_to: None };
         let mut chunks = [Chunk::default(), Chunk::default()];
         for chunk in &mut chunks {
-            chunk.push_entry(&entry, Wrap::Envelope);
+            chunk.push_entry(&entry, Wrap::Envelope, false);
         }
         let frames = chunks.map(|mut chunk| chunk.take().unwrap());
         assert_eq!(frames[0].as_ptr(), frames[1].as_ptr());
@@ -244,9 +277,22 @@ mod tests {
         let entry =
             Entry { slot: slot(4), filtered_index: 4, is_snapshot: true, collapsed_to: Some(9) };
         let mut chunk = Chunk::default();
-        chunk.push_entry(&entry, Wrap::Envelope);
+        chunk.push_entry(&entry, Wrap::Envelope, false);
         let frame = String::from_utf8(chunk.take().unwrap().to_vec()).unwrap();
-        assert!(frame.contains(",\"seriesSnapshot\":true}\nid: "));
-        assert!(frame.ends_with("~9\n\n"));
+        let id = entry.slot.event.id();
+        let end = format!(",\"seriesSnapshot\":true,\"cursor\":\"{id}~9\"}}\nid: {id}~9\n\n");
+        assert!(frame.ends_with(&end), "{frame}");
+    }
+
+    #[test]
+    fn the_first_frame_after_an_unknown_cursor_says_so_inside() {
+        let entry =
+            Entry { slot: slot(4), filtered_index: 4, is_snapshot: false, collapsed_to: None };
+        let mut chunk = Chunk::default();
+        chunk.push_entry(&entry, Wrap::Raw, true);
+        chunk.push_done(TaskStatus::Completed, entry.slot.event.id(), true);
+        let frames = String::from_utf8(chunk.take().unwrap().to_vec()).unwrap();
+        assert!(frames.contains("\"seriesMode\":\"accumulate\",\"reset\":true}\nid: "), "{frames}");
+        assert!(frames.contains("data: {\"reason\":\"completed\",\"reset\":true}\n"), "{frames}");
     }
 }

@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures_util::stream::unfold;
@@ -15,6 +15,7 @@ use crate::http::AppState;
 use crate::http::auth::Caller;
 use crate::http::error::ApiError;
 use crate::http::extract::{Query, TaskPath};
+use crate::http::middleware::TASKCAST_RESET;
 
 /// Returns a task's events: `GET /tasks/{id}/events/history`.
 pub(in crate::http) async fn read_history(
@@ -52,9 +53,14 @@ pub(in crate::http) async fn read_history(
     // The first page is read before the status is sent, so that a store that
     // is down can still be told in the usual shape.
     let first = history.read().await?;
+    let is_reset = history.is_reset();
     let parts = unfold(Part::First(history, first), next_part);
     let headers = [(header::CONTENT_TYPE, "application/json")];
-    Ok((headers, Body::from_stream(parts)).into_response())
+    let mut response = (headers, Body::from_stream(parts)).into_response();
+    if is_reset {
+        response.headers_mut().insert(TASKCAST_RESET, HeaderValue::from_static("true"));
+    }
+    Ok(response)
 }
 
 /// What is left of a history to send.

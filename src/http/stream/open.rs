@@ -17,16 +17,32 @@ use crate::observer::Observer;
 /// A server that cuts such connections puts it into the extensions of their
 /// requests and sets it before it does; otherwise their streams count as left.
 #[derive(Debug, Clone, Default)]
-pub struct Stalled(Arc<AtomicBool>);
+pub struct Stalled(Arc<Connection>);
+
+/// What a server and the streams of one of its connections tell each other.
+#[derive(Debug, Default)]
+struct Connection {
+    is_cut: AtomicBool,
+    is_streaming: AtomicBool,
+}
 
 impl Stalled {
     /// Notes that the connection is being cut.
     pub fn set(&self) {
-        self.0.store(true, Ordering::Release);
+        self.0.is_cut.store(true, Ordering::Release);
+    }
+
+    /// Says whether a stream is open on the connection.
+    pub fn is_streaming(&self) -> bool {
+        self.0.is_streaming.load(Ordering::Acquire)
     }
 
     fn is_set(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+        self.0.is_cut.load(Ordering::Acquire)
+    }
+
+    fn streams(&self, is_streaming: bool) {
+        self.0.is_streaming.store(is_streaming, Ordering::Release);
     }
 }
 
@@ -86,6 +102,7 @@ impl OpenStream {
             end: SseEnd::Left,
             stalled,
         };
+        open.stalled.iter().for_each(|stalled| stalled.streams(true));
         open.observer.metrics.stream_opened(open.kind());
         if !open.observer.hooks.is_empty() {
             let connected = SseConnected::new(open.stream.clone(), open.subscribers());
@@ -133,6 +150,7 @@ impl OpenStream {
 impl Drop for OpenStream {
     fn drop(&mut self) {
         let was_cut = self.stalled.as_ref().is_some_and(Stalled::is_set);
+        self.stalled.iter().for_each(|stalled| stalled.streams(false));
         if self.end == SseEnd::Left && was_cut {
             self.end = SseEnd::Stalled;
             let task = self.stream.task().cloned();

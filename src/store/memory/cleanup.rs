@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use super::{MemoryStore, State};
 use crate::domain::{CleanupRule, CleanupRules, IDEMPOTENCY_LIFE_MS, RuleKey, TaskNumber};
 use crate::store::clock::now_ms;
-use crate::store::{Cleaned, Cleanup, StoreError};
+use crate::store::{Backlog, Cleaned, Cleanup, Lead, StoreError};
 
 /// How long a task waits for its webhooks before it is looked at again.
 const POSTPONE_MS: u64 = 5_000;
@@ -18,13 +18,22 @@ pub(super) type Due = (u64, TaskNumber, RuleKey);
 
 #[async_trait]
 impl Cleanup for MemoryStore {
-    async fn lead_cleanup(&self, holder: u64, ttl_ms: u64) -> Result<bool, StoreError> {
+    async fn lead_cleanup(
+        &self,
+        holder: u64,
+        rules: &CleanupRules,
+        ttl_ms: u64,
+    ) -> Result<Lead, StoreError> {
+        if rules.is_empty() {
+            return Ok(Lead { is_ours: true, rules_differ: false });
+        }
         let (mut state, now) = (self.state.lock(), now_ms());
         let is_free = state.leader.is_none_or(|(leader, until)| leader == holder || until < now);
         if is_free {
             state.leader = Some((holder, now + ttl_ms));
         }
-        Ok(is_free)
+        // There is one instance, and one set of rules.
+        Ok(Lead { is_ours: is_free, rules_differ: false })
     }
 
     async fn schedule_cleanup(
@@ -70,14 +79,18 @@ impl Cleanup for MemoryStore {
         Ok(cleaned)
     }
 
+    async fn backlog(&self) -> Result<Backlog, StoreError> {
+        let (state, now) = (self.state.lock(), now_ms());
+        let due = state.cleanup.keys().take_while(|(at, ..)| *at <= now).count();
+        Ok(Backlog { deleted_tasks: 0, due_cleanups: due as u64 })
+    }
+
     async fn prune_keys(&self, limit: usize) -> Result<usize, StoreError> {
         let mut state = self.state.lock();
         let horizon = now_ms().saturating_sub(IDEMPOTENCY_LIFE_MS);
         let mut gone = 0;
         while gone < limit && state.key_ages.front().is_some_and(|(at, _)| *at < horizon) {
-            if let Some((_, key)) = state.key_ages.pop_front() {
-                state.forget_key(&key);
-            }
+            state.forget_oldest_key();
             gone += 1;
         }
         Ok(gone)

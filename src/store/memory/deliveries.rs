@@ -1,16 +1,16 @@
 //! The delivery port over the maps.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use super::outbox::Entry;
 use super::{MemoryStore, Record, State};
-use crate::domain::{DeliveryId, Event, HookKey, Owed, TaskNumber};
+use crate::domain::{DeliveryId, ENDPOINT_RECEIVERS, Event, HookKey, Owed, TaskNumber};
 use crate::store::clock::now_ms;
 use crate::store::{
-    Attempted, ClaimedDelivery, Deliveries, Delivery, DeliveryClaim, DeliveryOutcome,
-    DeliveryState, StoreError, TaskRef,
+    Attempted, CancelledDelivery, ClaimedDelivery, Deliveries, Delivery, DeliveryClaim,
+    DeliveryOutcome, DeliveryState, DueReceivers, StoreError, TaskRef,
 };
 
 /// How long a delivery that came to its end is kept, in milliseconds.
@@ -20,7 +20,7 @@ const ENDED_LIFE_MS: u64 = 3_600_000;
 const FAILED_LIFE_MS: u64 = 604_800_000;
 
 /// What a delivery takes up beside its event, roughly.
-pub(super) const DELIVERY_BYTES: usize = 256;
+const DELIVERY_BYTES: usize = 256;
 
 /// Where a delivery stands within its task.
 pub(super) type DeliverySpot = (u64, HookKey);
@@ -35,17 +35,19 @@ pub(super) struct Debt {
     last: Option<Attempted>,
     next_at_ms: u64,
     updated_at_ms: u64,
+    /// What it takes up, and for the first of an event also the event, which
+    /// it may outlive in the log.
+    bytes: usize,
 }
 
 impl Debt {
-    /// Returns where the delivery stands in the order of what is due.
-    pub(super) fn due(
-        &self,
-        number: TaskNumber,
-        index: u64,
-        hook: &HookKey,
-    ) -> (u64, TaskNumber, u64, HookKey) {
+    /// Returns where the delivery stands in the order of what is pending.
+    pub(super) fn entry(&self, number: TaskNumber, index: u64, hook: &HookKey) -> Entry {
         (self.next_at_ms, number, index, hook.clone())
+    }
+
+    pub(super) fn receiver(&self) -> u64 {
+        self.receiver
     }
 
     fn delivery(&self, hook: &HookKey) -> Delivery {
@@ -71,11 +73,14 @@ impl State {
     /// Notes what a write owes.
     pub(super) fn owe(&mut self, number: TaskNumber, events: &[Arc<Event>], owed: Vec<Owed>) {
         let Some(record) = self.records.get_mut(&number) else { return };
+        let mut kept = None;
         for Owed { position, hook, receiver } in owed {
             let event = events[position].clone();
             let now = event.timestamp_ms;
-            self.due.insert((now, number, event.index, hook.clone()));
+            self.outbox.ready(receiver, (now, number, event.index, hook.clone()));
+            let is_first = kept.replace(position) != Some(position);
             let debt = Debt {
+                bytes: DELIVERY_BYTES + if is_first { event.size_bytes() } else { 0 },
                 receiver,
                 state: DeliveryState::Pending,
                 attempts: 0,
@@ -84,12 +89,13 @@ impl State {
                 updated_at_ms: now,
                 event,
             };
+            record.debt_bytes += debt.bytes;
+            self.bytes += debt.bytes;
             record.debts.insert((debt.event.index, hook), debt);
-            self.bytes += DELIVERY_BYTES;
         }
     }
 
-    /// Changes a delivery and keeps the order of what is due.
+    /// Changes a delivery and keeps the order of what is pending.
     fn change(
         &mut self,
         number: TaskNumber,
@@ -97,10 +103,10 @@ impl State {
         change: impl FnOnce(&mut Debt),
     ) -> Option<&Debt> {
         let debt = self.records.get_mut(&number)?.debts.get_mut(spot)?;
-        self.due.remove(&debt.due(number, spot.0, &spot.1));
+        self.outbox.remove(debt.receiver, debt.entry(number, spot.0, &spot.1));
         change(debt);
         if debt.state == DeliveryState::Pending {
-            self.due.insert(debt.due(number, spot.0, &spot.1));
+            self.outbox.wait(debt.receiver, debt.entry(number, spot.0, &spot.1));
         }
         Some(debt)
     }
@@ -112,44 +118,77 @@ impl State {
 
 #[async_trait]
 impl Deliveries for MemoryStore {
-    async fn claim(&self, claim: &DeliveryClaim) -> Result<Vec<ClaimedDelivery>, StoreError> {
+    async fn due_receivers(&self, from: u64, limit: usize) -> Result<DueReceivers, StoreError> {
+        let mut state = self.state.lock();
+        state.outbox.advance(now_ms());
+        let of_tasks = state.outbox.receivers(from);
+        let mut receivers: Vec<u64> = of_tasks
+            .take_while(|receiver| *receiver < ENDPOINT_RECEIVERS)
+            .take(limit + 1)
+            .collect();
+        let next = receivers.get(limit).copied();
+        receivers.truncate(limit);
+        Ok(DueReceivers { receivers, next })
+    }
+
+    async fn claim(&self, claims: &[DeliveryClaim]) -> Result<Vec<ClaimedDelivery>, StoreError> {
         let mut state = self.state.lock();
         let now = now_ms();
-        let mut taken: HashMap<u64, usize> = HashMap::new();
-        let mut spots = Vec::new();
-        for (_, number, index, hook) in state.due.iter().take_while(|(at, ..)| *at <= now) {
-            if spots.len() >= claim.limit {
-                break;
-            }
-            let spot = (*index, hook.clone());
-            let Some(debt) = state.debt(*number, &spot) else { continue };
-            let count = taken.entry(debt.receiver).or_default();
-            if *count < claim.per_receiver && !claim.except.contains(&debt.receiver) {
-                *count += 1;
-                spots.push((*number, spot));
+        state.outbox.advance(now);
+        let mut claimed = Vec::new();
+        for claim in claims {
+            let due: Vec<Entry> =
+                state.outbox.due(claim.receiver).take(claim.limit).cloned().collect();
+            for (_, number, index, hook) in due {
+                let webhook = hook.position().and_then(|position| {
+                    let hooks = state.records.get(&number)?.task.spec.webhooks.as_ref()?;
+                    hooks.get(position).cloned()
+                });
+                let changed = state.change(number, &(index, hook.clone()), |debt| {
+                    debt.attempts += 1;
+                    debt.next_at_ms = now + claim.lease_ms;
+                    debt.updated_at_ms = now;
+                });
+                let Some(debt) = changed else { continue };
+                claimed.push(ClaimedDelivery {
+                    event: debt.event.clone(),
+                    hook,
+                    receiver: debt.receiver,
+                    attempt: debt.attempts,
+                    webhook,
+                });
             }
         }
-        let mut claimed = Vec::with_capacity(spots.len());
-        for (number, spot) in spots {
-            let webhook = spot.1.position().and_then(|position| {
-                let hooks = state.records.get(&number)?.task.spec.webhooks.as_ref()?;
-                hooks.get(position).cloned()
-            });
-            let changed = state.change(number, &spot, |debt| {
-                debt.attempts += 1;
-                debt.next_at_ms = now + claim.lease_ms;
+        Ok(claimed)
+    }
+
+    async fn cancel_unclaimed(
+        &self,
+        known: &[u64],
+        unclaimed_ms: u64,
+        limit: usize,
+    ) -> Result<Vec<CancelledDelivery>, StoreError> {
+        let mut state = self.state.lock();
+        let now = now_ms();
+        let endpoints = state.outbox.receivers(ENDPOINT_RECEIVERS);
+        let unknown = endpoints.filter(|receiver| !known.contains(receiver));
+        let due = unknown.flat_map(|receiver| state.outbox.due(receiver));
+        let old = due.filter(|(at, ..)| at + unclaimed_ms <= now);
+        let old: Vec<Entry> = old.take(limit).cloned().collect();
+        let mut cancelled = Vec::with_capacity(old.len());
+        for (_, number, index, hook) in old {
+            let changed = state.change(number, &(index, hook.clone()), |debt| {
+                debt.state = DeliveryState::Cancelled;
                 debt.updated_at_ms = now;
             });
             let Some(debt) = changed else { continue };
-            claimed.push(ClaimedDelivery {
-                event: debt.event.clone(),
-                hook: spot.1,
-                receiver: debt.receiver,
-                attempt: debt.attempts,
-                webhook,
+            cancelled.push(CancelledDelivery {
+                task: debt.event.task.clone(),
+                id: DeliveryId { event: debt.event.id(), hook },
+                attempts: debt.attempts,
             });
         }
-        Ok(claimed)
+        Ok(cancelled)
     }
 
     async fn settle(&self, outcomes: &[DeliveryOutcome]) -> Result<(), StoreError> {
@@ -213,8 +252,9 @@ impl Deliveries for MemoryStore {
 
     async fn prune_deliveries(&self, limit: usize) -> Result<usize, StoreError> {
         let mut state = self.state.lock();
-        let (now, mut gone) = (now_ms(), 0);
+        let (now, mut gone, mut freed) = (now_ms(), 0, 0);
         for record in state.records.values_mut() {
+            let before = freed;
             record.debts.retain(|_, debt| {
                 let life_ms = match debt.state {
                     DeliveryState::Pending => return true,
@@ -223,10 +263,12 @@ impl Deliveries for MemoryStore {
                 };
                 let is_kept = gone >= limit || debt.updated_at_ms + life_ms > now;
                 gone += usize::from(!is_kept);
+                freed += if is_kept { 0 } else { debt.bytes };
                 is_kept
             });
+            record.debt_bytes -= freed - before;
         }
-        state.bytes -= gone * DELIVERY_BYTES;
+        state.bytes -= freed;
         Ok(gone)
     }
 }

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::log::Log;
+use super::log::{Kinds, Log};
 use super::{KeyRecord, MemoryStore, Record, State};
 use crate::domain::{
-    Append, Change, Event, Filter, IdempotencyKey, Sealed, TaskId, TaskNumber, Transition, judge,
+    Append, Change, Event, Filter, IdempotencyKey, Sealed, SeriesWrite, TaskId, TaskNumber,
+    Transition, judge,
 };
 use crate::store::clock::now_ms;
 use crate::store::{
@@ -42,6 +43,9 @@ impl Record {
             events.push(event);
         }
         for write in &sealed.series {
+            if write.state.first_index >= sealed.first_index {
+                self.series_bytes += series_bytes(write);
+            }
             self.log.fold(write, &events);
         }
         if let Some(transition) = sealed.transition {
@@ -56,17 +60,36 @@ impl Record {
         self.task.completed_at_ms = transition.to.is_terminal().then_some(timestamp_ms);
         self.task.result = transition.result.or(self.task.result.take());
         self.task.error = transition.error.or(self.task.error.take());
+        self.task_bytes = self.task.size_bytes();
     }
 }
 
+/// What a series takes up apart from its text.
+const SERIES_BYTES: usize = 384;
+
+fn series_bytes(write: &SeriesWrite) -> usize {
+    let field = write.state.field.as_ref().or(write.state.named_field.as_ref());
+    SERIES_BYTES
+        + 2 * write.id.len()
+        + write.state.event_type.len()
+        + field.map_or(0, |field| 2 * field.len())
+}
+
+/// Returns how many bytes a change takes up at most, deliveries apart.
 fn cost_bytes(change: &Change) -> usize {
     match change {
-        Change::Publish(events) => events.iter().map(Log::cost_bytes).sum(),
-        Change::Transition(transition) => {
-            let result = transition.result.as_ref().map_or(0, |result| result.as_str().len());
-            let details = transition.error.as_ref().and_then(|error| error.details.as_ref());
-            1024 + 3 * (result + details.map_or(0, |details| details.as_str().len()))
-        }
+        Change::Publish(events) => events
+            .iter()
+            .map(|event| {
+                let series = event.series.as_ref().map_or(0, |tag| {
+                    let field = tag.field.as_ref().map_or(0, |field| field.len());
+                    SERIES_BYTES + 2 * (tag.id.len() + field) + event.event_type.len()
+                });
+                Log::most_bytes(event) + series
+            })
+            .sum(),
+        // The status event is kept with its data counted like any other's.
+        Change::Transition(transition) => 1024 + 2 * transition.size_bytes(),
     }
 }
 
@@ -85,6 +108,10 @@ fn repeat_append(append: Append, key: IdempotencyKey, did: &KeyRecord) -> Append
 }
 
 impl MemoryStore {
+    fn kinds_of(&self, task: TaskNumber) -> Option<Kinds> {
+        Some(self.state.lock().records.get(&task)?.log.kinds())
+    }
+
     fn append_locked(&self, state: &mut State, append: Append) -> Result<Appended, StoreError> {
         if let Some((key, did)) = state.known_key(append.key) {
             return Ok(repeat_append(append, key, did));
@@ -129,9 +156,11 @@ impl MemoryStore {
                 first_index: first.index,
                 at_ms: first.timestamp_ms,
             };
-            state.remember_key(key, did);
+            state.remember_key(key, did, self.max_keys);
             let owes = !owed.is_empty();
             state.owe(number, &events, owed);
+            // What is owed is known only now.
+            self.trim(state, number);
             let commit =
                 Commit { task: task_ref, events: events.clone(), deleted: false, owes, before };
             // Under the lock, so that readers hear of commits in their order.
@@ -194,9 +223,8 @@ impl Events for MemoryStore {
         positions: &[u64],
         filter: &Filter,
     ) -> Result<Vec<u64>, StoreError> {
-        let state = self.state.lock();
-        Ok(match state.records.get(&task) {
-            Some(record) => record.log.count(positions, filter),
+        Ok(match self.kinds_of(task) {
+            Some(kinds) => kinds.count(positions, filter),
             None => vec![0; positions.len()],
         })
     }
@@ -207,8 +235,7 @@ impl Events for MemoryStore {
         filter: &Filter,
         nth: u64,
     ) -> Result<Option<u64>, StoreError> {
-        let state = self.state.lock();
-        Ok(state.records.get(&task).and_then(|record| record.log.position_of(filter, nth)))
+        Ok(self.kinds_of(task).and_then(|kinds| kinds.position_of(filter, nth)))
     }
 
     async fn position_after(&self, task: TaskNumber, timestamp_ms: u64) -> Result<u64, StoreError> {
@@ -218,7 +245,7 @@ impl Events for MemoryStore {
 
     async fn journal(&self, mark: Option<&JournalMark>) -> Result<Journal, StoreError> {
         let state = self.state.lock();
-        let now = JournalMark([(0, state.journal_sequence)].into());
+        let now = JournalMark([(0, state.journal_sequence)].into(), 0);
         let Some(read_to) = mark.and_then(|mark| mark.0.get(&0)) else {
             return Ok(Journal { entries: Vec::new(), mark: now, has_gap: false });
         };

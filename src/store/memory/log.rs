@@ -9,6 +9,15 @@ use crate::domain::{
 };
 use crate::store::{Page, ReadRange, SeriesSpan, View};
 
+/// What an entry of the log takes up apart from the event: its place in the
+/// map, and where a delta ends in the text of its series.
+const PLACE_BYTES: usize = 192;
+
+/// What a kind of events takes up in the histogram of a block, apart from its
+/// type, and what a run does. Both stay when events go.
+const KIND_BYTES: usize = 96;
+const RUN_BYTES: usize = 8;
+
 /// The text of an `accumulate` series, with where each delta ends in it.
 #[derive(Debug, Default)]
 struct SeriesText {
@@ -35,13 +44,18 @@ pub(super) struct Bite {
     pub(super) younger_at_ms: Option<u64>,
 }
 
+/// The kinds of a log, block by block; cheap to take along, so that filters are
+/// evaluated without the lock of the store.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Kinds(Vec<Arc<BlockTally>>);
+
 /// The events of one task.
 #[derive(Debug, Default)]
 pub(super) struct Log {
     /// What is left; superseded events are gone.
     events: BTreeMap<u64, Arc<Event>>,
     /// The kinds of all events, also of those that are gone.
-    kinds: Vec<BlockTally>,
+    kinds: Kinds,
     texts: HashMap<Arc<str>, SeriesText>,
     bytes: usize,
 }
@@ -52,21 +66,32 @@ impl Log {
         self.bytes
     }
 
-    /// Returns roughly how many bytes `draft` will take up.
-    pub(super) fn cost_bytes(draft: &EventDraft) -> usize {
+    /// Returns how many bytes `draft` takes up until its event goes.
+    fn cost_bytes(draft: &EventDraft) -> usize {
         // A delta is kept twice: as an event and in the text of its series.
-        320 + 2 * draft.data.as_str().len()
+        PLACE_BYTES + draft.size_bytes() + draft.data.as_str().len()
+    }
+
+    /// Returns how many bytes `draft` takes up at most.
+    pub(super) fn most_bytes(draft: &EventDraft) -> usize {
+        Self::cost_bytes(draft) + KIND_BYTES + draft.event_type.len() + RUN_BYTES
     }
 
     /// Adds an event.
     pub(super) fn push(&mut self, event: Arc<Event>) {
         let block = usize::try_from(event.index / BLOCK_LEN).unwrap_or(usize::MAX);
-        if self.kinds.len() <= block {
-            self.kinds.push(BlockTally::default());
+        if self.kinds.0.len() <= block {
+            self.kinds.0.push(Arc::default());
         }
         let draft = &event.draft;
-        self.kinds[block].push(&draft.event_type, draft.level, event.is_delta());
-        self.bytes += Self::cost_bytes(&event.draft);
+        let kinds = Arc::make_mut(&mut self.kinds.0[block]);
+        if kinds.push(&draft.event_type, draft.level, event.is_delta()) {
+            self.bytes += KIND_BYTES + draft.event_type.len();
+        }
+        if (event.index + 1).is_multiple_of(BLOCK_LEN) {
+            kinds.seal();
+        }
+        self.bytes += RUN_BYTES + Self::cost_bytes(draft);
         self.events.insert(event.index, event);
     }
 
@@ -141,32 +166,9 @@ impl Log {
         Some(fold(newest, span.field.as_deref(), body))
     }
 
-    /// Counts what passes `filter` before each position.
-    pub(super) fn count(&self, positions: &[u64], filter: &Filter) -> Vec<u64> {
-        let mut sums = vec![0];
-        for block in &self.kinds {
-            sums.push(sums[sums.len() - 1] + block.count_before(BLOCK_LEN, filter));
-        }
-        let count = |position: &u64| {
-            let block = usize::try_from(position / BLOCK_LEN).unwrap_or(usize::MAX);
-            match self.kinds.get(block) {
-                Some(kinds) => sums[block] + kinds.count_before(position % BLOCK_LEN, filter),
-                None => sums[sums.len() - 1],
-            }
-        };
-        positions.iter().map(count).collect()
-    }
-
-    /// Finds the event that passes `filter` as number `nth`.
-    pub(super) fn position_of(&self, filter: &Filter, nth: u64) -> Option<u64> {
-        let mut left = nth;
-        for (block, kinds) in self.kinds.iter().enumerate() {
-            if let Some(offset) = kinds.offset_of(left, filter) {
-                return Some(block as u64 * BLOCK_LEN + offset);
-            }
-            left -= kinds.count_before(BLOCK_LEN, filter);
-        }
-        None
+    /// Returns the kinds of the log's events.
+    pub(super) fn kinds(&self) -> Kinds {
+        self.kinds.clone()
     }
 
     /// Removes what a rule names of the next `limit` events from an index on,
@@ -229,5 +231,35 @@ impl Log {
         let last_not_later =
             self.events.iter().rev().find(|(_, event)| event.timestamp_ms <= timestamp_ms);
         last_not_later.map_or(0, |(index, _)| index + 1)
+    }
+}
+
+impl Kinds {
+    /// Counts what passes `filter` before each position.
+    pub(super) fn count(&self, positions: &[u64], filter: &Filter) -> Vec<u64> {
+        let mut sums = vec![0];
+        for block in &self.0 {
+            sums.push(sums[sums.len() - 1] + block.count_before(BLOCK_LEN, filter));
+        }
+        let count = |position: &u64| {
+            let block = usize::try_from(position / BLOCK_LEN).unwrap_or(usize::MAX);
+            match self.0.get(block) {
+                Some(kinds) => sums[block] + kinds.count_before(position % BLOCK_LEN, filter),
+                None => sums[sums.len() - 1],
+            }
+        };
+        positions.iter().map(count).collect()
+    }
+
+    /// Finds the event that passes `filter` as number `nth`.
+    pub(super) fn position_of(&self, filter: &Filter, nth: u64) -> Option<u64> {
+        let mut left = nth;
+        for (block, kinds) in self.0.iter().enumerate() {
+            if let Some(offset) = kinds.offset_of(left, filter) {
+                return Some(block as u64 * BLOCK_LEN + offset);
+            }
+            left -= kinds.count_before(BLOCK_LEN, filter);
+        }
+        None
     }
 }

@@ -8,6 +8,7 @@ mod cleanup;
 mod deliveries;
 mod events;
 mod log;
+mod outbox;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -16,27 +17,39 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 
 use self::cleanup::Due;
-use self::deliveries::{DELIVERY_BYTES, Debt, DeliverySpot};
+use self::deliveries::{Debt, DeliverySpot};
 use self::log::Log;
+use self::outbox::Outbox;
 use super::clock::now_ms;
 use super::{
     Commit, CommitListener, Created, JournalEntry, Report, StoreError, StorePart, TaskRef, Tasks,
 };
 use crate::domain::{
-    HookKey, IdempotencyKey, ListQuery, NewTask, Task, TaskId, TaskNumber, TaskPage, TaskPolicy,
-    TaskState, TaskStatus,
+    IdempotencyKey, ListQuery, NewTask, Task, TaskId, TaskNumber, TaskPage, TaskPolicy, TaskState,
+    TaskStatus,
 };
 
 /// Journal entries kept for readers that lag behind.
 const JOURNAL_LEN: usize = 65_536;
 
-/// Tasks a list looks at before it returns a short page.
+/// Tasks a list looks at before it returns a short page, and while it keeps
+/// writers waiting.
 const LIST_EFFORT: usize = 10_000;
+const LIST_CHUNK: usize = 256;
+
+/// What a task takes up in the maps, apart from itself.
+const RECORD_BYTES: usize = 768;
+
+/// Share of the room that idempotency keys may take up. It is theirs alone:
+/// keys drop older keys, never tasks.
+const KEY_SHARE: usize = 8;
 
 /// Keeps tasks and events in this process.
 pub struct MemoryStore {
     state: Mutex<State>,
+    /// For tasks and what they own.
     max_bytes: usize,
+    max_keys: usize,
     listener: Arc<dyn CommitListener>,
 }
 
@@ -54,16 +67,33 @@ struct Record {
     last_timestamp_ms: u64,
     /// What is owed to webhooks, by event and hook.
     debts: BTreeMap<DeliverySpot, Debt>,
+    /// What each part takes up.
+    task_bytes: usize,
+    policy_bytes: usize,
+    series_bytes: usize,
+    debt_bytes: usize,
 }
 
 impl Record {
     fn size_bytes(&self) -> usize {
-        self.task.size_bytes() + self.log.size_bytes() + self.debts.len() * DELIVERY_BYTES
+        RECORD_BYTES
+            + self.task_bytes
+            + self.policy_bytes
+            + self.log.size_bytes()
+            + self.series_bytes
+            + self.debt_bytes
     }
 
     fn task_ref(&self) -> TaskRef {
         TaskRef { id: self.task.spec.id.clone(), number: self.task.number }
     }
+}
+
+/// What a list has found so far.
+#[derive(Default)]
+struct Listed {
+    page: TaskPage,
+    bytes: usize,
 }
 
 #[derive(Default)]
@@ -78,8 +108,8 @@ struct State {
     bytes: usize,
     journal: VecDeque<JournalEntry>,
     journal_sequence: u64,
-    /// Pending deliveries by when they are due.
-    due: BTreeSet<(u64, TaskNumber, u64, HookKey)>,
+    /// Pending deliveries in the order they are sent.
+    outbox: Outbox,
     /// Finished tasks not yet looked at by the rules of `swept_for`.
     unswept: BTreeSet<TaskNumber>,
     /// Digest of the rules that looked last; 0 for none.
@@ -105,8 +135,8 @@ struct KeyRecord {
     at_ms: u64,
 }
 
-/// What a key takes up, roughly.
-const KEY_BYTES: usize = 256;
+/// What a key takes up at most, the id of the task it created included.
+const KEY_BYTES: usize = 384;
 
 impl State {
     fn record(&self, id: &TaskId) -> Option<&Record> {
@@ -128,24 +158,27 @@ impl State {
         }
         self.unswept.remove(&number);
         for ((index, hook), debt) in &record.debts {
-            self.due.remove(&debt.due(number, *index, hook));
+            self.outbox.remove(debt.receiver(), debt.entry(number, *index, hook));
         }
         self.bytes -= record.size_bytes();
         let task = record.task_ref();
         Some(Commit::of_deletion(task))
     }
 
-    /// Remembers what a request with a key did.
-    fn remember_key(&mut self, key: Option<IdempotencyKey>, did: KeyRecord) {
+    /// Remembers what a request with a key did, and forgets the oldest keys
+    /// beyond `most`.
+    fn remember_key(&mut self, key: Option<IdempotencyKey>, did: KeyRecord, most: usize) {
         let Some(key) = key else { return };
         self.key_ages.push_back((did.at_ms, key.key));
-        self.bytes += KEY_BYTES;
         self.keys.insert(key.key, KeyRecord { request: key.request, ..did });
+        while self.key_ages.len() > most {
+            self.forget_oldest_key();
+        }
     }
 
-    fn forget_key(&mut self, key: &[u8; 32]) {
-        if self.keys.remove(key).is_some() {
-            self.bytes -= KEY_BYTES;
+    fn forget_oldest_key(&mut self) {
+        if let Some((_, key)) = self.key_ages.pop_front() {
+            self.keys.remove(&key);
         }
     }
 
@@ -171,7 +204,9 @@ impl MemoryStore {
         // Numbers start anywhere, so that an id from before a restart names
         // nothing instead of another task.
         let state = State { last_number: u64::from(rand::random::<u32>()), ..State::default() };
-        Self { state: Mutex::new(state), max_bytes, listener }
+        let for_keys = max_bytes / KEY_SHARE;
+        let (max_bytes, max_keys) = (max_bytes - for_keys, for_keys / KEY_BYTES);
+        Self { state: Mutex::new(state), max_bytes, max_keys, listener }
     }
 
     /// Makes room for `needed` bytes; `spare` is the task they are for.
@@ -185,20 +220,53 @@ impl MemoryStore {
         spare: Option<TaskNumber>,
     ) -> Result<(), StoreError> {
         while state.bytes + needed > self.max_bytes {
-            let mut finished = state.finished.iter().map(|(_, number)| *number);
-            let oldest = finished.find(|number| Some(*number) != spare);
-            let Some(oldest) = oldest else {
+            if !self.evict_oldest(state, spare) {
                 self.listener.reported(&Report::Failed(StorePart::Writer, &StoreError::Full));
                 return Err(StoreError::Full);
-            };
-            let events = state.records.get(&oldest).map_or(0, |record| record.state.next_index);
-            let gone = state.remove(oldest);
-            self.listener.committed(gone.as_slice());
-            if let Some(commit) = &gone {
-                self.listener.reported(&Report::Evicted(&commit.task, events));
             }
         }
         Ok(())
+    }
+
+    /// Drops finished tasks while there is too much; `spare` stays.
+    fn trim(&self, state: &mut State, spare: TaskNumber) {
+        while state.bytes > self.max_bytes && self.evict_oldest(state, Some(spare)) {}
+    }
+
+    /// Drops the task that finished longest ago; `false` when none has.
+    fn evict_oldest(&self, state: &mut State, spare: Option<TaskNumber>) -> bool {
+        let mut finished = state.finished.iter().map(|(_, number)| *number);
+        let Some(oldest) = finished.find(|number| Some(*number) != spare) else { return false };
+        let events = state.records.get(&oldest).map_or(0, |record| record.state.next_index);
+        let gone = state.remove(oldest);
+        self.listener.committed(gone.as_slice());
+        if let Some(commit) = &gone {
+            self.listener.reported(&Report::Evicted(&commit.task, events));
+        }
+        true
+    }
+
+    /// Adds what a list looks for among the next tasks below `below`; `true`
+    /// when the page is full or the tasks are at their end.
+    fn list_chunk(&self, query: &ListQuery, below: &mut u64, found: &mut Listed) -> bool {
+        let state = self.state.lock();
+        let below_now = TaskNumber::new(*below).unwrap_or(TaskNumber::MAX);
+        let mut older = state.records.range(..below_now).rev();
+        for (number, record) in older.by_ref().take(LIST_CHUNK) {
+            let is_full = found.page.tasks.len() >= query.limit
+                || (found.bytes > 0 && found.bytes + record.task_bytes > query.max_bytes);
+            if is_full {
+                // The next page goes on below the last task this one decided on.
+                found.page.next = TaskNumber::new(number.get() + 1);
+                return true;
+            }
+            if query.admits(&record.task) {
+                found.bytes += record.task_bytes;
+                found.page.tasks.push(record.task.clone());
+            }
+            *below = number.get();
+        }
+        older.next().is_none()
     }
 }
 
@@ -220,7 +288,8 @@ impl Tasks for MemoryStore {
         let number = TaskNumber::new(state.last_number + 1)
             .ok_or_else(|| StoreError::Unexpected("task numbers are used up".into()))?;
         let task = new_task(spec, number, now);
-        self.make_room(&mut state, task.size_bytes() + KEY_BYTES, None)?;
+        let (task_bytes, policy_bytes) = (task.size_bytes(), task.spec.policy_bytes());
+        self.make_room(&mut state, RECORD_BYTES + task_bytes + policy_bytes, None)?;
         state.last_number = number.get();
         state.numbers.insert(task.spec.id.clone(), number);
         if let Some(deadline) = State::deadline_of(&task) {
@@ -228,7 +297,7 @@ impl Tasks for MemoryStore {
         }
         let id = Some(task.spec.id.clone());
         let did = KeyRecord { request: [0; 32], number, task: id, first_index: 0, at_ms: now };
-        state.remember_key(key, did);
+        state.remember_key(key, did, self.max_keys);
         let policy = TaskPolicy {
             task_type: task.spec.task_type.clone(),
             auth_config: task.spec.auth_config.clone(),
@@ -246,6 +315,10 @@ impl Tasks for MemoryStore {
             log: Log::default(),
             last_timestamp_ms: 0,
             debts: BTreeMap::new(),
+            task_bytes,
+            policy_bytes,
+            series_bytes: 0,
+            debt_bytes: 0,
         };
         state.bytes += record.size_bytes();
         state.records.insert(number, record);
@@ -258,29 +331,17 @@ impl Tasks for MemoryStore {
     }
 
     async fn list(&self, query: &ListQuery) -> Result<TaskPage, StoreError> {
-        let state = self.state.lock();
-        let mut page = TaskPage { tasks: Vec::new(), next: None };
-        let (mut bytes, mut looked_at) = (0, 0);
-        let below = query.before.map_or(u64::MAX, TaskNumber::get);
-        for (number, record) in state.records.iter().rev() {
-            if number.get() >= below {
-                continue;
+        let mut found = Listed::default();
+        let mut below = query.before.map_or(u64::MAX, TaskNumber::get);
+        for _ in 0..LIST_EFFORT / LIST_CHUNK {
+            if self.list_chunk(query, &mut below, &mut found) {
+                return Ok(found.page);
             }
-            let full = page.tasks.len() >= query.limit
-                || (bytes > 0 && bytes + record.task.size_bytes() > query.max_bytes)
-                || looked_at >= LIST_EFFORT;
-            if full {
-                // The next page goes on below the last task this one decided on.
-                page.next = TaskNumber::new(number.get() + 1);
-                break;
-            }
-            looked_at += 1;
-            if query.admits(&record.task) {
-                bytes += record.task.size_bytes();
-                page.tasks.push(record.task.clone());
-            }
+            // Writers get their turn.
+            tokio::task::yield_now().await;
         }
-        Ok(page)
+        found.page.next = TaskNumber::new(below);
+        Ok(found.page)
     }
 
     async fn delete(&self, task: &TaskRef) -> Result<bool, StoreError> {
@@ -297,6 +358,10 @@ impl Tasks for MemoryStore {
         Ok(due
             .filter_map(|(_, number)| Some(state.records.get(number)?.task.spec.id.clone()))
             .collect())
+    }
+
+    async fn check_writable(&self) -> Result<(), StoreError> {
+        Ok(())
     }
 
     async fn purge(&self, _limit: usize) -> Result<usize, StoreError> {
@@ -333,7 +398,9 @@ fn repeat_create(spec: NewTask, key: IdempotencyKey, did: &KeyRecord) -> Created
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Append, AppendRules, Change, EventDraft, Json, Level, Transition};
+    use crate::domain::{
+        Append, AppendRules, Change, EventDraft, Json, Level, SeriesMode, Transition,
+    };
     use crate::store::{Appended, Events as _};
 
     /// Remembers which tasks were said to be gone.
@@ -391,5 +458,82 @@ mod tests {
         assert_eq!(*gone.0.lock(), ["second", "first"], "who went is told of in any case");
         let head = store.head(&TaskId::parse("third").unwrap()).await.unwrap().unwrap();
         assert_eq!(head.next_index, 2, "a refused write leaves nothing behind");
+    }
+    #[tokio::test]
+    async fn keys_drop_older_keys_and_never_tasks() {
+        let gone = Arc::new(Gone::default());
+        let store = MemoryStore::new(100_000, gone.clone());
+        create(&store, "finished").await;
+        let end = Transition { to: TaskStatus::Cancelled, result: None, error: None };
+        append(&store, "finished", Change::Transition(end)).await.unwrap();
+        let key = |n: u32| {
+            let mut key = [0; 32];
+            key[..4].copy_from_slice(&n.to_be_bytes());
+            Some(IdempotencyKey { key, request: [7; 32] })
+        };
+        for n in 0..2_000 {
+            let spec = NewTask::new(TaskId::parse("short-lived").unwrap());
+            let created = store.create(spec, key(n)).await;
+            let Ok(Created::New(task)) = created else { panic!("{n}: {created:?}") };
+            assert!(store.delete(&(&*task).into()).await.unwrap());
+        }
+        let repeat = |n| store.create(NewTask::new(TaskId::parse("repeat").unwrap()), key(n));
+        assert!(matches!(repeat(1_999).await, Ok(Created::Replayed(_))), "new keys are known");
+        assert!(matches!(repeat(0).await, Ok(Created::New(_))), "old ones are forgotten");
+        assert!(store.find(&TaskId::parse("finished").unwrap()).await.unwrap().is_some());
+        assert!(!gone.0.lock().contains(&"finished".to_owned()));
+    }
+
+    /// Publishes until the store is full; returns how many times.
+    async fn fill(store: &MemoryStore, event: impl Fn(usize) -> EventDraft) -> usize {
+        create(store, "t").await;
+        for n in 0.. {
+            match append(store, "t", Change::Publish(vec![event(n)])).await {
+                Ok(_) => {}
+                Err(StoreError::Full) => return n,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        0
+    }
+
+    #[tokio::test]
+    async fn all_text_of_events_and_series_counts_as_memory() {
+        const ROOM: usize = 1 << 20;
+        let long = |n: usize| format!("{n}.{}", "x".repeat(240));
+        let draft = |event_type: &str| EventDraft::new(event_type, Json::null()).unwrap();
+        let empty = || MemoryStore::new(ROOM, Arc::new(Gone::default()));
+        let typed = fill(&empty(), |n| draft(&long(n))).await;
+        let in_series = |n| draft("a").in_series(&long(n), SeriesMode::Latest);
+        let named = fill(&empty(), in_series).await;
+        for (what, events) in [("types", typed), ("series", named)] {
+            // Each keeps its text at least twice: in the event, and in what is
+            // known of kinds or series.
+            assert!(events * 2 * 240 <= ROOM, "{events} events with long {what}");
+        }
+        // A series that is replaced over and over leaves nothing behind but kinds.
+        let replaced = |n: usize| draft("a").in_series(&long(n % 2), SeriesMode::Latest);
+        let store = empty();
+        create(&store, "t").await;
+        for n in 0..20_000 {
+            append(&store, "t", Change::Publish(vec![replaced(n)])).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn all_text_of_a_task_counts_as_memory() {
+        const ROOM: usize = 1 << 20;
+        let hook = || -> crate::domain::Webhook {
+            serde_json::from_value(serde_json::json!({"url": "u".repeat(10_000)})).unwrap()
+        };
+        let store = MemoryStore::new(ROOM, Arc::new(Gone::default()));
+        for n in 0..=ROOM / 10_000 {
+            let id = TaskId::parse(&format!("t-{n}")).unwrap();
+            let spec = NewTask { webhooks: Some(vec![hook()]), ..NewTask::new(id) };
+            if matches!(store.create(spec, None).await, Err(StoreError::Full)) {
+                return;
+            }
+        }
+        panic!("more text than there is room for");
     }
 }

@@ -10,8 +10,8 @@ use super::columns::{of_number, to_i64, to_number, to_u64};
 use super::rows::{EventRow, to_task_id};
 use crate::domain::{DeliveryId, EventId, HookKey, Webhook};
 use crate::store::{
-    Attempted, ClaimedDelivery, Deliveries, Delivery, DeliveryClaim, DeliveryOutcome,
-    DeliveryState, StoreError, TaskRef,
+    Attempted, CancelledDelivery, ClaimedDelivery, Deliveries, Delivery, DeliveryClaim,
+    DeliveryOutcome, DeliveryState, DueReceivers, StoreError, TaskRef,
 };
 
 /// How long a delivery that came to its end is kept, in milliseconds.
@@ -19,6 +19,9 @@ const ENDED_LIFE_MS: i64 = 3_600_000;
 
 /// How long one that failed can be sent again, in milliseconds: seven days.
 const FAILED_LIFE_MS: i64 = 604_800_000;
+
+/// Most deliveries that one look marks as due.
+const MARKED_AT_ONCE: i64 = 1_000;
 
 const fn of_state(state: DeliveryState) -> i16 {
     match state {
@@ -95,6 +98,23 @@ struct ClaimRow {
 }
 
 impl ClaimRow {
+    /// Returns how a delivery ends whose event was removed before it was sent:
+    /// nobody can send it, so it must not stay owed.
+    fn outcome_without_event(&self) -> Result<Option<DeliveryOutcome>, StoreError> {
+        if self.event_type.is_some() {
+            return Ok(None);
+        }
+        let event = EventId::new(to_u64(self.at), to_number(self.task)?, to_u64(self.index));
+        let problem = Some(Arc::from("the event was removed before it was sent"));
+        Ok(Some(DeliveryOutcome {
+            id: DeliveryId { event, hook: to_hook(&self.hook)? },
+            attempt: u32::try_from(self.attempts).unwrap_or_default(),
+            state: DeliveryState::Failed,
+            retry_in_ms: 0,
+            last: Some(Attempted { status: None, problem }),
+        }))
+    }
+
     fn into_claimed(self) -> Result<ClaimedDelivery, StoreError> {
         let task = TaskRef { id: to_task_id(&self.id)?, number: to_number(self.task)? };
         let hook = to_hook(&self.hook)?;
@@ -157,27 +177,89 @@ impl<'a> Outcomes<'a> {
 
 #[async_trait]
 impl Deliveries for PostgresStore {
-    async fn claim(&self, claim: &DeliveryClaim) -> Result<Vec<ClaimedDelivery>, StoreError> {
-        let except: Vec<i64> = claim.except.iter().map(|receiver| receiver.cast_signed()).collect();
+    async fn due_receivers(&self, from: u64, limit: usize) -> Result<DueReceivers, StoreError> {
+        let rows = sqlx::query_file!(
+            "sql/deliveries/due.sql",
+            to_i64(from),
+            to_i64(limit as u64 + 1),
+            MARKED_AT_ONCE,
+        )
+        .fetch_all(&self.reads)
+        .await?;
+        let marked = rows.iter().filter(|row| row.is_marked).count();
+        let mut receivers: Vec<u64> =
+            rows.iter().filter(|row| !row.is_marked).map(|row| to_u64(row.receiver)).collect();
+        let mut next = receivers.get(limit).copied();
+        receivers.truncate(limit);
+        // Those that come before `from` or after the page; not those of endpoints.
+        let marked_for = rows.iter().filter(|row| row.is_marked && row.receiver >= 0);
+        receivers.extend(marked_for.map(|row| to_u64(row.receiver)));
+        receivers.sort_unstable();
+        receivers.dedup();
+        if next.is_none() && to_i64(marked as u64) >= MARKED_AT_ONCE {
+            // More may have become due than one statement marks.
+            next = Some(0);
+        }
+        Ok(DueReceivers { receivers, next })
+    }
+
+    async fn claim(&self, claims: &[DeliveryClaim]) -> Result<Vec<ClaimedDelivery>, StoreError> {
+        let receivers: Vec<i64> = claims.iter().map(|claim| claim.receiver.cast_signed()).collect();
+        let limits: Vec<i64> = claims.iter().map(|claim| to_i64(claim.limit as u64)).collect();
+        let leases: Vec<i64> = claims.iter().map(|claim| to_i64(claim.lease_ms)).collect();
         let rows = sqlx::query_file_as!(
             ClaimRow,
             "sql/deliveries/claim.sql",
-            &except,
-            to_i64(claim.per_receiver as u64),
-            to_i64(claim.limit as u64),
-            to_i64(claim.lease_ms),
+            &receivers,
+            &limits,
+            &leases,
         )
         .fetch_all(&self.reads)
         .await?;
         let mut claimed = Vec::with_capacity(rows.len());
+        let mut without_event = Vec::new();
         for row in rows {
-            match row.into_claimed() {
-                Ok(delivery) => claimed.push(delivery),
+            let read = match row.outcome_without_event() {
+                Ok(None) => row.into_claimed().map(|delivery| claimed.push(delivery)),
+                gone => gone.map(|outcome| without_event.extend(outcome)),
+            };
+            if let Err(error) = read {
                 // One that cannot be read must not hold up the others.
-                Err(error) => tracing::error!(%error, "a delivery cannot be read"),
+                tracing::error!(%error, "a delivery cannot be read");
             }
         }
+        if !without_event.is_empty() {
+            self.settle(&without_event).await?;
+        }
         Ok(claimed)
+    }
+
+    async fn cancel_unclaimed(
+        &self,
+        known: &[u64],
+        unclaimed_ms: u64,
+        limit: usize,
+    ) -> Result<Vec<CancelledDelivery>, StoreError> {
+        let known: Vec<i64> = known.iter().map(|receiver| receiver.cast_signed()).collect();
+        let rows = sqlx::query_file!(
+            "sql/deliveries/cancel.sql",
+            &known,
+            to_i64(unclaimed_ms),
+            to_i64(limit as u64),
+        )
+        .fetch_all(&self.reads)
+        .await?;
+        let mut cancelled = Vec::with_capacity(rows.len());
+        for row in rows {
+            let number = to_number(row.task)?;
+            let event = EventId::new(to_u64(row.at), number, to_u64(row.index));
+            cancelled.push(CancelledDelivery {
+                task: to_task_id(&row.id)?,
+                id: DeliveryId { event, hook: to_hook(&row.hook)? },
+                attempts: u32::try_from(row.attempts).unwrap_or_default(),
+            });
+        }
+        Ok(cancelled)
     }
 
     async fn settle(&self, outcomes: &[DeliveryOutcome]) -> Result<(), StoreError> {

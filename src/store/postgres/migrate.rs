@@ -11,7 +11,9 @@
 use std::time::{Duration, Instant};
 
 use sqlx::migrate::{Migrate as _, Migrator as Migrations};
-use sqlx::{Connection as _, PgConnection};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
+
+use super::settings::Settings;
 
 /// The migrations this version knows.
 static MIGRATIONS: Migrations = sqlx::migrate!("./migrations");
@@ -79,6 +81,17 @@ impl Migrator {
     ///
     /// Changes nothing.
     pub async fn pending(&mut self) -> Result<Vec<Migration>, MigrateError> {
+        // In a transaction: a server looks by way of a pooler where it has to,
+        // and the session behind it is shared.
+        self.connection.execute(AssertSqlSafe(Settings::Migration.begin())).await?;
+        let pending = self.find_pending().await;
+        let ended = self.connection.execute("ROLLBACK").await;
+        let pending = pending?;
+        ended?;
+        Ok(pending)
+    }
+
+    async fn find_pending(&mut self) -> Result<Vec<Migration>, MigrateError> {
         let applied = self.applied().await?;
         if let Some(unknown) = applied.iter().find(|version| !MIGRATIONS.version_exists(**version))
         {
@@ -110,6 +123,8 @@ impl Migrator {
     ///
     /// Waits up to `wait` for another migration to finish.
     pub async fn apply(&mut self, wait: Duration) -> Result<Vec<Migration>, MigrateError> {
+        // A role may have a statement_timeout that is too short for a migration.
+        self.connection.execute(AssertSqlSafe(Settings::Migration.set())).await?;
         self.lock(wait).await?;
         let outcome = self.apply_locked().await;
         // The session's end would free it as well.

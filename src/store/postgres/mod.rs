@@ -12,10 +12,14 @@ mod deliveries;
 mod error;
 pub mod migrate;
 mod options;
+mod primary;
+mod query;
 mod read;
 mod rollup;
 mod rows;
 mod session;
+mod settings;
+mod short_logs;
 mod snapshots;
 mod wake;
 mod write;
@@ -27,20 +31,25 @@ use std::time::{Duration, Instant};
 
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 pub use self::options::{ConnectError, PostgresOptions, default_lanes, is_on_this_machine};
+use self::primary::Primary;
 use self::rollup::RollupQueue;
-use self::session::Reads;
+use self::session::{Reads, Session};
 use self::wake::PostgresBus;
 use self::write::{Lane, LaneQueue, PostCommit, Request};
 use super::report::Reporter;
-use super::{Bus, CommitListener, Opened, Probe, Report, StoreError, StoreGauges, StorePart};
+use super::{CommitListener, Opened, Probe, Report, StoreError, StoreGauges, StorePart};
 use crate::domain::TaskId;
 use crate::supervisor::Supervisor;
 
 /// Oldest Postgres that is supported, as it numbers itself.
 const OLDEST_VERSION: i32 = 140_000;
+
+/// Connections for reading, for each list that may be under way beside the
+/// first: lists never keep readiness, streams and webhooks waiting.
+const CONNECTIONS_PER_LIST: usize = 4;
 
 /// How long a read waits for a connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -53,7 +62,10 @@ pub(super) struct PostgresStore {
     write_timeout: Duration,
     removal_delay: Duration,
     pruned: Pruned,
+    /// Lists under way: fewer than there are connections.
+    lists: Semaphore,
     reporter: Reporter,
+    primary: Arc<Primary>,
 }
 
 /// Up to which time old rows are removed, Unix milliseconds: where the next
@@ -88,11 +100,14 @@ impl PostgresStore {
 }
 
 /// Checks that a database can be used as it is.
-async fn check(reads: &Reads, options: &PostgresOptions) -> Result<(), ConnectError> {
+async fn check(options: &PostgresOptions) -> Result<(), ConnectError> {
+    let unreachable = |error: sqlx::Error| ConnectError::Unreachable(error.to_string());
+    let (connect, route) = (options.connect_reads()?, options.route());
+    let mut session = Session::connect_anywhere(&connect, route).await.map_err(unreachable)?;
     let server = sqlx::query_file!("sql/checks/server.sql")
-        .fetch_one(reads)
+        .fetch_one(&mut session)
         .await
-        .map_err(|error| ConnectError::Unreachable(error.to_string()))?;
+        .map_err(unreachable)?;
     if server.version < OLDEST_VERSION {
         return Err(ConnectError::TooOld { found: server.version / 10_000 });
     }
@@ -104,6 +119,9 @@ async fn check(reads: &Reads, options: &PostgresOptions) -> Result<(), ConnectEr
     }
     if server.is_standby {
         return Err(ConnectError::Standby);
+    }
+    if server.is_read_only {
+        return Err(ConnectError::ReadOnly);
     }
     let direct = options.direct_url.as_ref().unwrap_or(&options.url);
     let pending = migrate::connect(direct).await?.pending().await?;
@@ -120,36 +138,35 @@ pub(super) async fn open(
     supervisor: &Supervisor,
 ) -> Result<Opened, ConnectError> {
     let route = options.route();
-    let pool = PgPoolOptions::new()
-        .max_connections(options.read_connections)
-        .acquire_timeout(ACQUIRE_TIMEOUT)
-        .test_before_acquire(false)
-        .connect_with(options.connect_reads()?)
-        .await
-        .map_err(|error| ConnectError::Unreachable(error.to_string()))?;
-    let reporter = Reporter::new(&listener);
-    let reads = Reads::new(pool.clone(), route, reporter.clone());
-    check(&reads, &options).await?;
+    check(&options).await?;
+    let (reporter, primary) = (Reporter::new(&listener), Arc::<Primary>::default());
+    let reads = open_reads(&options, &reporter, &primary).await?;
     let full_blocks = Arc::new(RollupQueue::default());
     let post_commit = PostCommit::new(listener, full_blocks.clone());
     let lanes: Vec<_> =
         (0..options.lanes.max(1)).map(|_| LaneQueue::new(options.lane_bytes)).collect();
     for queue in &lanes {
-        let (queue, post_commit) = (queue.clone(), post_commit.clone());
+        let (queue, post_commit, primary) = (queue.clone(), post_commit.clone(), primary.clone());
         let (connect, timeout) = (options.connect_lane()?, options.write_timeout);
         supervisor.run("lane", move || {
-            Lane::new(queue.clone(), connect.clone(), post_commit.clone(), timeout, route).run()
+            let (post_commit, primary) = (post_commit.clone(), primary.clone());
+            Lane::new(queue.clone(), connect.clone(), post_commit, timeout, route, primary).run()
         });
     }
     let (queue, rolling) = (full_blocks, reads.clone());
     supervisor.run("roll-up", move || rollup::run(queue.clone(), rolling.clone()));
     let (removing, delay) = (reads.clone(), options.removal_delay);
     supervisor.run("remove-superseded", move || rollup::run_removals(removing.clone(), delay));
-    let keeper = reads.clone();
-    supervisor.run("keep-lanes", move || write::keep_lanes(post_commit.clone(), keeper.clone()));
     let (watching, watcher) = (reads.clone(), reporter.clone());
     supervisor.run("watch-snapshots", move || snapshots::watch(watching.clone(), watcher.clone()));
-    let bus = open_bus(&options, supervisor, reporter.clone())?;
+    let (connect, watched, asking) = (options.connect_reads()?, primary.clone(), reads.clone());
+    supervisor.run("watch-primary", move || watched.clone().watch(asking.clone(), connect.clone()));
+    let bus = open_bus(&options, supervisor, reporter.clone(), primary.clone())?;
+    let (keeper, rescan) = (reads.clone(), bus.clone());
+    supervisor.run("keep-lanes", move || {
+        write::keep_lanes(post_commit.clone(), keeper.clone(), rescan.clone())
+    });
+    let pool = reads.pool().clone();
     let (queues, closing) = (lanes.clone(), pool.clone());
     reporter.report(&Report::Opened(Probe::new(move || look(&pool, &queues))));
     let store = PostgresStore {
@@ -159,7 +176,9 @@ pub(super) async fn open(
         write_timeout: options.write_timeout,
         removal_delay: options.removal_delay,
         pruned: Pruned::default(),
+        lists: Semaphore::new(options.read_connections as usize / CONNECTIONS_PER_LIST + 1),
         reporter,
+        primary,
     };
     Ok(Opened {
         provider: "postgres",
@@ -179,6 +198,21 @@ pub(super) async fn open(
     })
 }
 
+/// Opens the pool.
+async fn open_reads(
+    options: &PostgresOptions,
+    reporter: &Reporter,
+    primary: &Arc<Primary>,
+) -> Result<Reads, ConnectError> {
+    let pool = PgPoolOptions::new()
+        .max_connections(options.read_connections)
+        .acquire_timeout(ACQUIRE_TIMEOUT);
+    let (connect, route) = (options.connect_reads()?, options.route());
+    Reads::connect(pool, connect, route, reporter.clone(), primary.clone())
+        .await
+        .map_err(|error| ConnectError::Unreachable(error.to_string()))
+}
+
 /// Looks how full the pool and the lanes are.
 fn look(pool: &PgPool, lanes: &[Arc<LaneQueue>]) -> StoreGauges {
     let idle = pool.num_idle() as u64;
@@ -193,12 +227,13 @@ fn open_bus(
     options: &PostgresOptions,
     supervisor: &Supervisor,
     reporter: Reporter,
-) -> Result<Arc<dyn Bus>, ConnectError> {
-    let (bus, route) = (PostgresBus::new(reporter), options.route());
+    primary: Arc<Primary>,
+) -> Result<Arc<PostgresBus>, ConnectError> {
+    let (bus, route) = (PostgresBus::new(reporter, primary), options.route());
     if options.listen {
         let (notifier, connect) = (bus.clone(), options.connect_notifier()?);
         supervisor.run("notifier", move || notifier.clone().notify_loop(connect.clone(), route));
-        let (hearer, connect) = (bus.clone(), options.connect_directly("listener")?);
+        let (hearer, connect) = (bus.clone(), options.connect_listener()?);
         supervisor.run("listener", move || hearer.clone().listen_loop(connect.clone()));
     }
     Ok(bus)

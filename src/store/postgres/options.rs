@@ -1,6 +1,5 @@
 //! How to use a database, and why one cannot be used.
 
-use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::num::NonZero;
 use std::str::FromStr as _;
@@ -11,6 +10,7 @@ use sqlx::postgres::PgConnectOptions;
 use super::migrate;
 use super::rollup::{LANE_STATEMENT_TIMEOUT, REMOVAL_DELAY};
 use super::session::Route;
+use super::settings::Settings;
 
 /// Most lanes that are used unasked.
 const MOST_DEFAULT_LANES: usize = 4;
@@ -33,50 +33,6 @@ pub fn is_on_this_machine(url: &str) -> bool {
         let is_loopback = |address: IpAddr| address.is_loopback();
         options.get_socket().is_some() || host == "localhost" || host.parse().is_ok_and(is_loopback)
     })
-}
-
-/// What sessions rely on, whatever a role, a database or a vendor has set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Settings {
-    /// For reading, and for everything that is not a lane.
-    Read,
-    /// For lanes.
-    Lane,
-}
-
-impl Settings {
-    /// Returns names and values.
-    fn values(self) -> Vec<(&'static str, String)> {
-        // Every statement has an index to go by. While a table is small the
-        // planner would rather read all of it, for each row of another.
-        let mut settings = vec![("jit", "off".to_owned()), ("enable_seqscan", "off".to_owned())];
-        match self {
-            Self::Read => settings.push(("statement_timeout", "30s".to_owned())),
-            Self::Lane => settings.extend([
-                // Rows that others remove stay longer than this.
-                ("statement_timeout", format!("{}ms", LANE_STATEMENT_TIMEOUT.as_millis())),
-                // Longer than Postgres takes to find a deadlock (a second unless
-                // configured otherwise), so that it ends one side and not both.
-                ("lock_timeout", "1250ms".to_owned()),
-                // The append is planned once: batches differ in size, not in plan.
-                ("plan_cache_mode", "force_generic_plan".to_owned()),
-                ("enable_mergejoin", "off".to_owned()),
-                ("random_page_cost", "1.1".to_owned()),
-            ]),
-        }
-        settings
-    }
-
-    /// Returns the statements that begin a transaction with these settings.
-    pub(super) fn begin(self) -> String {
-        let mut begin = String::from("BEGIN");
-        for (name, value) in self.values() {
-            // Names and values are ours; none needs escaping.
-            // Writing to a String cannot fail.
-            let _ = write!(begin, "; SET LOCAL {name} = '{value}'");
-        }
-        begin
-    }
 }
 
 /// How to use a database.
@@ -165,9 +121,11 @@ impl PostgresOptions {
         self.connect("lane", Settings::Lane)
     }
 
-    pub(super) fn connect_directly(&self, purpose: &str) -> Result<PgConnectOptions, ConnectError> {
+    /// Returns how the listener connects: never through a pooler.
+    pub(super) fn connect_listener(&self) -> Result<PgConnectOptions, ConnectError> {
         let url = self.direct_url.as_ref().unwrap_or(&self.url);
-        Ok(Self::parse(url)?.application_name(&format!("taskcast-{purpose}")))
+        let options = Self::parse(url)?.application_name("taskcast-listener");
+        Ok(options.options(Settings::Listener.values()))
     }
 
     fn parse(url: &str) -> Result<PgConnectOptions, ConnectError> {
@@ -205,6 +163,13 @@ pub enum ConnectError {
     /// It is a standby.
     #[error("the database is a standby; connect to the primary")]
     Standby,
+    /// It takes no writes.
+    #[error(
+        "the database is read-only: default_transaction_read_only is on for the server, the \
+         database or the role. Managed services do this when a disk is full. Turn it off, or \
+         connect to the primary"
+    )]
+    ReadOnly,
     /// Its schema is not this version's.
     #[error("the database is not migrated ({0} migrations pending); run: taskcast migrate")]
     NotMigrated(usize),

@@ -15,14 +15,16 @@
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
 use futures_util::{FutureExt as _, StreamExt as _, TryFutureExt as _, TryStreamExt as _};
+use parking_lot::Mutex;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{
-    PgArguments, PgConnectOptions, PgQueryResult, PgRow, PgStatement, PgTypeInfo,
+    PgConnectOptions, PgPoolOptions, PgQueryResult, PgRow, PgStatement, PgTypeInfo,
 };
 use sqlx::{
     AssertSqlSafe, Connection as _, Describe, Either, Error, Execute, Executor, PgConnection,
@@ -31,8 +33,10 @@ use sqlx::{
 
 use tokio::time::timeout;
 
-use super::error::{Failure, classify, to_store_error};
-use super::options::Settings;
+use super::error::{Failure, classify, is_session_lost, of_connecting, to_store_error};
+use super::primary::{Need, Primary, Role};
+use super::query::{Repeatable, Unnamed};
+use super::settings::Settings;
 use crate::store::report::Reporter;
 use crate::store::{Report, StorePart};
 
@@ -41,6 +45,13 @@ const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a statement of a transaction may take; Postgres ends it before.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(35);
+
+/// How often a statement is sent whose sessions turn out to be lost.
+const MAX_ATTEMPTS: usize = 3;
+
+/// How soon a session that died while it was idle says so. What is lost later
+/// was at work, and may be why.
+const LOST_WITHIN: Duration = Duration::from_secs(1);
 
 /// How a connection reaches Postgres.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,27 +64,6 @@ pub(super) enum Route {
 
 /// What a statement gives, row by row.
 type Step = Either<PgQueryResult, PgRow>;
-
-/// A query whose statement gets no name.
-struct Unnamed<E>(E);
-
-impl<'q, E: Execute<'q, Postgres>> Execute<'q, Postgres> for Unnamed<E> {
-    fn sql(self) -> SqlStr {
-        self.0.sql()
-    }
-
-    fn statement(&self) -> Option<&PgStatement> {
-        None
-    }
-
-    fn take_arguments(&mut self) -> Result<Option<PgArguments>, sqlx::error::BoxDynError> {
-        self.0.take_arguments()
-    }
-
-    fn persistent(&self) -> bool {
-        false
-    }
-}
 
 async fn run_unnamed<'q, E>(connection: &mut PgConnection, query: E) -> Result<Vec<Step>, Error>
 where
@@ -141,16 +131,71 @@ fn first_row(steps: Vec<Step>) -> Option<PgRow> {
 }
 
 /// Connections for everything but the lanes.
+///
+/// An idle session may have died since it was used last: a restart, a
+/// failover, an administrator. A statement finds out when it is sent. Nothing
+/// has been handed on then, so it is sent again over a new session, and every
+/// other session that is as old is closed. An earlier copy may have taken
+/// effect: **whatever writes through here must be harmless when it runs
+/// twice.**
 #[derive(Debug, Clone)]
 pub(super) struct Reads {
     pool: PgPool,
     route: Route,
     reporter: Reporter,
+    primary: Arc<Primary>,
+    /// Sessions that are older are not lent any more.
+    trusted_from: Arc<Mutex<Instant>>,
 }
 
 impl Reads {
-    pub(super) fn new(pool: PgPool, route: Route, reporter: Reporter) -> Self {
-        Self { pool, route, reporter }
+    /// Opens a pool. Its sessions are asked what their server is, and closed
+    /// when they are outdated.
+    pub(super) async fn connect(
+        pool: PgPoolOptions,
+        options: PgConnectOptions,
+        route: Route,
+        reporter: Reporter,
+        primary: Arc<Primary>,
+    ) -> Result<Self, Error> {
+        let (admitting, checking) = (primary.clone(), primary.clone());
+        let trusted_from = Arc::new(Mutex::new(Instant::now()));
+        let trusted = trusted_from.clone();
+        let pool = pool
+            .test_before_acquire(false)
+            .after_connect(move |connection, _| {
+                let primary = admitting.clone();
+                let admit = async move {
+                    primary.admit(connection, route, Settings::Read, Need::Reads).await
+                };
+                within(READ_TIMEOUT, admit).boxed()
+            })
+            .before_acquire(move |_, session| {
+                let made_at = Instant::now().checked_sub(session.age);
+                let is_usable = made_at.is_none_or(|made_at| {
+                    checking.is_current(made_at) && made_at >= *trusted.lock()
+                });
+                std::future::ready(Ok(is_usable)).boxed()
+            })
+            .connect_with(options)
+            .await?;
+        Ok(Self { pool, route, reporter, primary, trusted_from })
+    }
+
+    /// Returns the pool, to look how full it is and to close it.
+    pub(super) fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    /// Returns how the sessions reach Postgres.
+    pub(super) fn route(&self) -> Route {
+        self.route
+    }
+
+    /// Asks what the server is.
+    pub(super) async fn role(&self) -> Result<Role, Error> {
+        let answer = sqlx::query_file!("sql/checks/role.sql").fetch_one(self).await?;
+        Ok(Role::of(answer.is_standby, answer.is_read_only))
     }
 
     /// Tells when a connection is wanted and none is free.
@@ -166,7 +211,11 @@ impl Reads {
     fn note_failure(&self, error: &Error) {
         if matches!(
             classify(error),
-            Failure::ConnectionLost | Failure::LockTimeout | Failure::Rejected
+            Failure::ConnectionLost
+                | Failure::ReadOnly
+                | Failure::BadSession
+                | Failure::LockTimeout
+                | Failure::Rejected
         ) {
             self.reporter.failed(StorePart::Reader, &to_store_error(error));
         }
@@ -175,11 +224,24 @@ impl Reads {
     /// Begins a transaction.
     pub(super) async fn begin(&self) -> Result<Session, Error> {
         self.note_wait();
-        let acquired = self.pool.acquire().await.inspect_err(|error| self.note_failure(error));
-        let connection = Connection::Lent(acquired?);
-        let mut session = Session::new(connection, self.route, Settings::Read, TRANSACTION_TIMEOUT);
-        session.begin().await?;
-        Ok(session)
+        let begun = self.begin_on_a_live_session().await;
+        begun.inspect_err(|error| self.note_failure(error))
+    }
+
+    async fn begin_on_a_live_session(&self) -> Result<Session, Error> {
+        let mut attempt = 1;
+        loop {
+            let connection = Connection::Lent(self.pool.acquire().await.map_err(of_connecting)?);
+            let sent_at = Instant::now();
+            let primary = self.primary.clone();
+            let mut session =
+                Session::new(connection, self.route, Settings::Read, TRANSACTION_TIMEOUT, primary);
+            match session.begin().await {
+                Ok(()) => return Ok(session),
+                Err(error) => self.try_another(&error, attempt, sent_at).ok_or(error)?,
+            }
+            attempt += 1;
+        }
     }
 
     /// Runs a query on a connection of the pool.
@@ -187,16 +249,59 @@ impl Reads {
     where
         E: 'q + Execute<'q, Postgres>,
     {
-        let mut lent = Lent { connection: self.pool.acquire().await?, is_free: false };
-        let connection = &mut *lent.connection;
-        let steps = match self.route {
+        let query = Repeatable::of(query)?;
+        let mut attempt = 1;
+        loop {
+            let acquired = self.pool.acquire().await.map_err(of_connecting)?;
+            let sent_at = Instant::now();
+            let mut lent = Lent { connection: acquired, is_free: false };
+            match self.run_once(&mut lent.connection, query.clone()).await {
+                Ok(steps) => {
+                    lent.is_free = true;
+                    return Ok(steps);
+                }
+                Err(error) => {
+                    let retry = self.try_another(&error, attempt, sent_at);
+                    lent.is_free = retry.is_none() && !is_session_lost(&error);
+                    drop(lent);
+                    retry.ok_or(error)?;
+                }
+            }
+            attempt += 1;
+        }
+    }
+
+    async fn run_once(
+        &self,
+        connection: &mut PgConnection,
+        query: Repeatable,
+    ) -> Result<Vec<Step>, Error> {
+        match self.route {
             Route::Direct => within(READ_TIMEOUT, connection.fetch_many(query).try_collect()).await,
             Route::Pooled => {
                 within(READ_TIMEOUT, run_pinned(connection, Settings::Read, query)).await
             }
-        };
-        lent.is_free = !steps.as_ref().is_err_and(is_silence);
-        steps
+        }
+    }
+
+    /// Says whether to try another session after an error of a statement that
+    /// was sent at a time.
+    fn try_another(&self, error: &Error, attempt: usize, sent_at: Instant) -> Option<()> {
+        if classify(error) == Failure::ReadOnly {
+            let is_news = self.primary.check().is_ok();
+            self.primary.note_refusal();
+            if !is_news {
+                return None;
+            }
+        }
+        let was_idle = sent_at.elapsed() < LOST_WITHIN;
+        if attempt >= MAX_ATTEMPTS || !was_idle || !is_session_lost(error) {
+            return None;
+        }
+        // Where one is dead others are, too.
+        let mut trusted_from = self.trusted_from.lock();
+        *trusted_from = sent_at.max(*trusted_from);
+        Some(())
     }
 }
 
@@ -286,6 +391,10 @@ pub(super) struct Session {
     in_transaction: bool,
     /// Whether a reply did not come in time.
     is_silent: bool,
+    /// Whether it is of no use any more.
+    is_lost: bool,
+    made_at: Instant,
+    primary: Arc<Primary>,
 }
 
 impl fmt::Debug for Session {
@@ -295,15 +404,32 @@ impl fmt::Debug for Session {
 }
 
 impl Session {
-    /// Opens a connection of its own, on which each reply may take so long.
+    /// Opens a connection of its own, on which each reply may take so long, to
+    /// a server that does what is needed.
     pub(super) async fn connect(
         options: &PgConnectOptions,
         route: Route,
         settings: Settings,
         timeout_after: Duration,
+        primary: &Arc<Primary>,
+        need: Need,
     ) -> Result<Self, Error> {
-        let connection = within(timeout_after, PgConnection::connect_with(options)).await?;
-        Ok(Self::new(Connection::Own(connection), route, settings, timeout_after))
+        let connect = within(timeout_after, PgConnection::connect_with(options));
+        let mut connection = connect.await.map_err(of_connecting)?;
+        let admit = primary.admit(&mut connection, route, settings, need);
+        within(timeout_after, admit).await.map_err(of_connecting)?;
+        let connection = Connection::Own(connection);
+        Ok(Self::new(connection, route, settings, timeout_after, primary.clone()))
+    }
+
+    /// Opens a connection that is not asked what its server is.
+    pub(super) async fn connect_anywhere(
+        options: &PgConnectOptions,
+        route: Route,
+    ) -> Result<Self, Error> {
+        let connection = PgConnection::connect_with(options).await?;
+        let (settings, primary) = (Settings::Read, Arc::default());
+        Ok(Self::new(Connection::Own(connection), route, settings, READ_TIMEOUT, primary))
     }
 
     fn new(
@@ -311,9 +437,33 @@ impl Session {
         route: Route,
         settings: Settings,
         timeout_after: Duration,
+        primary: Arc<Primary>,
     ) -> Self {
-        let (in_transaction, is_silent) = (false, false);
-        Self { connection, route, settings, timeout_after, in_transaction, is_silent }
+        Self {
+            connection,
+            route,
+            settings,
+            timeout_after,
+            in_transaction: false,
+            is_silent: false,
+            is_lost: false,
+            made_at: Instant::now(),
+            primary,
+        }
+    }
+
+    /// Tells whether its server is the one to use, as far as is known.
+    pub(super) fn is_current(&self) -> bool {
+        self.primary.is_current(self.made_at)
+    }
+
+    /// Notes what an error says of the session.
+    fn note(&mut self, error: &Error) {
+        self.is_silent |= is_silence(error);
+        self.is_lost |= is_session_lost(error);
+        if classify(error) == Failure::ReadOnly {
+            self.primary.note_refusal();
+        }
     }
 
     pub(super) async fn begin(&mut self) -> Result<(), Error> {
@@ -351,8 +501,7 @@ impl Session {
             return Err(silence());
         }
         let done = within(self.timeout_after, self.connection.get().execute(statement)).await;
-        self.is_silent = done.as_ref().is_err_and(is_silence);
-        done.map(drop)
+        done.map(drop).inspect_err(|error| self.note(error))
     }
 
     async fn run<'q, E>(&mut self, query: E) -> Result<Vec<Step>, Error>
@@ -374,14 +523,13 @@ impl Session {
                 within(self.timeout_after, run_pinned(connection, self.settings, query)).await
             }
         };
-        self.is_silent = steps.as_ref().is_err_and(is_silence);
-        steps
+        steps.inspect_err(|error| self.note(error))
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        let is_spoilt = self.in_transaction || self.is_silent;
+        let is_spoilt = self.in_transaction || self.is_silent || self.is_lost;
         if let (true, Connection::Lent(connection)) = (is_spoilt, &mut self.connection) {
             // Its transaction was left open, or nobody answers: nobody shall inherit it.
             connection.close_on_drop();

@@ -87,6 +87,14 @@ async fn verifying_tells_why_a_token_is_refused_and_takes_it_from_standard_input
         let said = place.refused(&format!("token verify {token}"), &[reason]).await;
         assert!(!said.contains(&token), "{said}");
     }
+    for (claims, reason) in [
+        (json!({"taskIds": "*"}), "`scope` names no known scope"),
+        (json!({"taskIds": "*", "scope": ["openid"]}), "`scope` names no known scope"),
+        (json!({"scope": "event:subscribe"}), "`taskIds` names no task"),
+        (json!({"taskIds": "a", "scope": ["*"]}), "`taskIds` names no task"),
+    ] {
+        place.refused(&format!("token verify {}", with(claims)), &[reason]).await;
+    }
     let forged = with(json!({})).rsplit_once('.').unwrap().0.to_owned() + ".AAAA";
     place.refused(&format!("token verify {forged}"), &["signature"]).await;
 

@@ -13,11 +13,13 @@ use crate::support::server::Server;
 use crate::support::{Backend, on_every_store, until};
 
 on_every_store![
+    every_spelling_of_a_path_is_shown_to_the_service_as_one,
     the_service_is_asked_and_its_answer_counts,
     the_services_refusals_are_passed_on,
     a_service_that_does_not_answer_lets_nobody_in,
     an_answer_holds_for_seconds_and_for_the_same_question,
     open_streams_are_asked_about_again,
+    a_reader_that_cannot_be_checked_is_held_and_asked_to_come_back,
 ];
 
 fn everything() -> Value {
@@ -29,6 +31,18 @@ async fn start(backend: &Backend, service: &ForwardServer, more: &[(&str, &str)]
         vec![("TASKCAST_AUTH_MODE", "custom"), ("TASKCAST_AUTH__CUSTOM__URL", &*service.url)];
     settings.extend(more);
     backend.start_with(&settings).await
+}
+
+/// Rules: A15
+async fn every_spelling_of_a_path_is_shown_to_the_service_as_one(backend: Backend) {
+    let service = ForwardServer::start(&everything()).await;
+    let server = start(&backend, &service, &[NO_CACHE]).await;
+    server.create(json!({"id": "secret1"})).await;
+    for spelled in ["/tasks/secret1", "/tasks/%73ecret1", "/tasks/s%65cret%31"] {
+        server.get(spelled).await.expect(200);
+        let asked = service.asked().pop().unwrap();
+        assert_eq!(asked["x-forwarded-uri"], "/tasks/secret1", "{spelled}");
+    }
 }
 
 const NO_CACHE: (&str, &str) = ("TASKCAST_AUTH__CUSTOM__CACHE_MS", "0");
@@ -52,10 +66,12 @@ async fn the_service_is_asked_and_its_answer_counts(backend: Backend) {
     server.get("/tasks/a").await.expect(200);
     server.get("/tasks/b").await.refused(404, "task_not_found");
     server.delete("/tasks/a").await.refused(403, "forbidden");
-    for claims in [json!({}), json!({"taskIds": "a", "scope": "*"}), json!({"scope": ["*", 1]})] {
+    for claims in [json!({}), json!({"taskIds": "*", "scope": 7}), json!({"scope": ["*", 1]})] {
         service.allow(&claims);
         server.get("/tasks/a").await.refused(403, "forbidden");
     }
+    service.allow(&json!({"taskIds": "*", "scope": "openid event:subscribe"}));
+    server.get("/tasks/a").await.expect(200);
     service.allow(&json!({"taskIds": "*", "scope": ["*"], "exp": now() - 1}));
     server.get("/tasks/a").await.refused(401, "unauthorized");
 
@@ -98,7 +114,9 @@ async fn the_services_refusals_are_passed_on(backend: Backend) {
 async fn a_service_that_does_not_answer_lets_nobody_in(backend: Backend) {
     let service = ForwardServer::start(&everything()).await;
     let soon = ("TASKCAST_AUTH__CUSTOM__TIMEOUT_MS", "300");
-    let server = start(&backend, &service, &[soon]).await;
+    // Requests for streams would be held.
+    let at_once = ("TASKCAST_SSE__OPEN_TIMEOUT_MS", "0");
+    let server = start(&backend, &service, &[soon, at_once]).await;
     let refused = async |what: &str| {
         for route in ROUTES {
             let reply = ask(route.request(&server, "any")).await;
@@ -118,6 +136,9 @@ async fn a_service_that_does_not_answer_lets_nobody_in(backend: Backend) {
         answer(200, "true"),
         answer(200, "[]"),
         answer(200, "canary"),
+        // What would limit the caller cannot be read, so it does not let it in.
+        answer(200, &json!({"taskIds": "*", "scope": ["*"], "exp": "99999999999"}).to_string()),
+        answer(200, &json!({"taskIds": "*", "scope": ["*"], "sub": 7}).to_string()),
         answer(
             200,
             &json!({"taskIds": "*", "scope": ["*"], "pad": "x".repeat(70_000)}).to_string(),
@@ -136,6 +157,7 @@ async fn a_service_that_does_not_answer_lets_nobody_in(backend: Backend) {
     let down = [
         ("TASKCAST_AUTH_MODE", "custom"),
         ("TASKCAST_AUTH__CUSTOM__URL", "http://127.0.0.1:1/canary"),
+        at_once,
     ];
     let server = backend.start_with(&down).await;
     for route in ROUTES {
@@ -227,4 +249,33 @@ async fn open_streams_are_asked_about_again(backend: Backend) {
     stream.rest().await;
     assert_eq!(stream.comments.last().unwrap(), "token expired");
     assert!((exp..exp + 10).contains(&now()));
+}
+
+/// Rules: S55
+async fn a_reader_that_cannot_be_checked_is_held_and_asked_to_come_back(backend: Backend) {
+    let service = ForwardServer::start(&everything()).await;
+    let soon = ("TASKCAST_AUTH__CUSTOM__TIMEOUT_MS", "100");
+    let held = ("TASKCAST_SSE__OPEN_TIMEOUT_MS", "1000");
+    let server = start(&backend, &service, &[soon, held, NO_CACHE]).await;
+    server.create(json!({"id": "a"})).await;
+    service.now(Behaviour::Reset);
+    for path in ["/tasks/a/events", "/events"] {
+        let began = Instant::now();
+        server.get(path).await.refused(503, "auth_unavailable");
+        assert!(began.elapsed() >= Duration::from_millis(500), "{path}");
+        let request = server.request(Method::GET, path).header("Accept", "text/event-stream");
+        let mut response = request.send().await.unwrap();
+        assert_eq!(response.status(), 200, "{path}");
+        let told = response.chunk().await.unwrap().unwrap();
+        assert!(String::from_utf8_lossy(&told).contains("retry: "), "{path}");
+        assert!(response.chunk().await.is_err(), "{path}: an end is no cut");
+    }
+    // What is back in time is served.
+    let waiting = tokio::spawn({
+        let request = server.request(Method::GET, "/tasks/a/events");
+        async move { request.send().await.unwrap().status() }
+    });
+    until("the service was asked", || async { (service.asked().len() > 5).then_some(()) }).await;
+    service.allow(&everything());
+    assert_eq!(waiting.await.unwrap(), 200);
 }

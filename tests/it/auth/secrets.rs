@@ -10,7 +10,7 @@ use serde_json::json;
 use taskcast::auth::{
     Authenticate, ForwardAuth, ForwardAuthOptions, JwtAlgorithm, JwtAuth, JwtKey, JwtOptions,
 };
-use taskcast::http::{CorsOptions, CorsOrigins};
+use taskcast::http::CorsOptions;
 use taskcast::server::{Service, ServiceOptions};
 use taskcast::store::{StorageOptions, open};
 
@@ -60,7 +60,7 @@ async fn routes_of(authenticator: Arc<dyn Authenticate>) -> (Service, Router) {
     })
     .await
     .unwrap();
-    let routes = service.router(&CorsOptions { origins: CorsOrigins::None });
+    let routes = service.router(&CorsOptions::default());
     (service, routes)
 }
 

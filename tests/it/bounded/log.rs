@@ -1,6 +1,6 @@
 //! A task that grows old, and the instance it lives on.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use taskcast::dispatcher::{
     Dispatcher, DispatcherOptions, Entry, Item, OpenedStream, StreamRequest,
@@ -67,6 +67,8 @@ impl Instance {
 pub(super) struct Log {
     pub(super) task: TaskRef,
     pub(super) published: Vec<EventDraft>,
+    /// When each event was stored, by index.
+    pub(super) times: Mutex<Vec<u64>>,
 }
 
 impl Log {
@@ -75,7 +77,7 @@ impl Log {
         let created = instance.opened.store.create(task, None).await.unwrap();
         let Created::New(task) = created else { panic!("the id should be free") };
         let task = TaskRef { id: task.spec.id, number: task.number };
-        let log = Self { task, published: Vec::new() };
+        let log = Self { task, published: Vec::new(), times: Mutex::default() };
         let start = Transition { to: TaskStatus::Running, result: None, error: None };
         log.append(instance, Change::Transition(start)).await;
         log
@@ -86,7 +88,8 @@ impl Log {
         let (task, rules) = (self.task.id.clone(), Arc::new(rules));
         let append = Append { task, change, rules, guard: None, key: None };
         let appended = instance.opened.store.append(append).await.unwrap();
-        assert!(appended.is_stored(), "{appended:?}");
+        let stored = appended.into_stored().expect("it is stored");
+        self.times.lock().unwrap().extend(stored.iter().map(|event| event.timestamp_ms));
     }
 
     /// Publishes what `event` makes of each number until the log is `length` long.
@@ -140,9 +143,10 @@ impl Log {
         }
     }
 
-    /// Makes the id of an event; its time is not what a cursor goes by.
+    /// Returns the id of an event.
     pub(super) fn id(&self, index: u64) -> String {
-        EventId::new(1, self.task.number, index).to_string()
+        let time = self.times.lock().unwrap()[usize::try_from(index).unwrap()];
+        EventId::new(time, self.task.number, index).to_string()
     }
 
     pub(super) fn after(&self, index: u64) -> Cursor {

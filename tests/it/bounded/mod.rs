@@ -7,9 +7,13 @@
 //! by its own statistics. `cargo bench --bench age` does the counting on logs
 //! of a million events.
 
+mod deliveries;
+mod lists;
 mod log;
 mod rows;
 mod truth;
+
+use std::sync::Mutex;
 
 use sqlx::Connection as _;
 use taskcast::domain::{BLOCK_LEN, Cursor, FAN_OUT, Filter, SeriesMode};
@@ -150,7 +154,8 @@ async fn counts_and_texts_hold_while_blocks_are_being_summed_up() {
     let database = Database::migrated().await;
     let (instance, other) = tokio::join!(Instance::open(&database), Instance::open(&database));
     let mut log = Log::create(&instance).await;
-    let future = Log { task: log.task.clone(), published: (0..LONG).map(mixture).collect() };
+    let published = (0..LONG).map(mixture).collect();
+    let future = Log { task: log.task.clone(), published, times: Mutex::default() };
     let filter = types(&["progress"]);
     let truth = Truth::new(&future, &filter);
     let store = &*other.opened.store;
@@ -206,4 +211,30 @@ async fn a_sum_that_is_late_is_not_missed() {
     log.await_sums(&database).await;
     check_numbers(store, &truth, &filter).await;
     check_texts(store, &truth).await;
+}
+
+/// An event whose type no other has.
+fn distinct(number: u64) -> taskcast::domain::EventDraft {
+    log::draft(&format!("type.{number}"), taskcast::domain::Level::Info, "1")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_in_which_every_event_has_its_own_type_is_summed_up_and_counted() {
+    let database = Database::migrated().await;
+    let instance = Instance::open(&database).await;
+    let mut log = Log::create(&instance).await;
+    log.grow(&instance, FAN_OUT * BLOCK_LEN + 100, distinct).await;
+    log.await_sums(&database).await;
+    let sum: String = until("the blocks have a sum", || async {
+        let statement = "SELECT kinds FROM taskcast.rollup WHERE height = 1";
+        let mut connection = database.connect().await;
+        sqlx::query_scalar(statement).fetch_optional(&mut connection).await.unwrap()
+    })
+    .await;
+    assert!(sum.len() < 1_000, "a sum of too many kinds names none: {} bytes", sum.len());
+    let hidden = Filter { include_status: false, ..Filter::default() };
+    for filter in [types(&["type.7", "type.30000"]), types(&["type.*"]), types(&["none"]), hidden] {
+        let truth = Truth::new(&log, &filter);
+        check_numbers(&*instance.opened.store, &truth, &filter).await;
+    }
 }

@@ -35,7 +35,7 @@ const SESSIONS: &str = "
 
 /// Reads the statistics when nothing is missing in them: a session hands in
 /// what it read at its end, before it goes from the list of sessions.
-async fn settled_rows(database: &Database) -> BTreeMap<String, i64> {
+pub(super) async fn settled_rows(database: &Database) -> BTreeMap<String, i64> {
     async fn others(connection: &mut PgConnection) -> i64 {
         sqlx::query_scalar(SESSIONS).fetch_one(connection).await.unwrap()
     }

@@ -28,6 +28,7 @@
 mod checker;
 mod checker_tests;
 pub mod crashes;
+mod failover;
 mod history;
 mod instance;
 pub mod interleavings;
@@ -35,6 +36,7 @@ mod load;
 pub mod locks;
 mod net;
 mod net_tests;
+mod opening;
 mod poison;
 mod readers;
 mod replies;

@@ -133,7 +133,7 @@ fn check(reply: &Reply, bad: &Bad, context: &str) {
     }
 }
 
-/// Rules: H19, H21, H22, H23, H27, H48, H61
+/// Rules: H19, H21, H22, H24, H28, H53, H66
 async fn poison_is_kept_or_refused_and_harms_no_neighbour(backend: Backend) {
     for seed in seeds() {
         let (first, second) = backend.start_two().await;

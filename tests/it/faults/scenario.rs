@@ -168,6 +168,21 @@ impl Scenario {
         }
     }
 
+    /// Restarts that Postgres as a standby that follows nobody.
+    pub async fn demote_postgres(&mut self) {
+        let postgres = self.postgres.as_mut().expect("Shape::private_postgres");
+        postgres.demote().await;
+        let port = postgres.port();
+        self.lead_to(port);
+    }
+
+    /// Leads the servers' new sessions to another Postgres.
+    pub fn lead_to(&self, port: u16) {
+        for instance in &self.instances {
+            instance.wire.retarget(port);
+        }
+    }
+
     /// Returns the ids of the tasks under load.
     pub fn tasks(&self) -> &[String] {
         &self.under_load().shared.tasks

@@ -65,6 +65,11 @@ impl Verdict {
         self.publications(|one| matches!(one.outcome, Outcome::Refused(500.., _))).count()
     }
 
+    /// Returns how many publications a server failed at with an error of its own.
+    pub fn failed(&self) -> usize {
+        self.publications(|one| matches!(one.outcome, Outcome::Refused(500, _))).count()
+    }
+
     fn publications(
         &self,
         wanted: impl Fn(&Publication) -> bool,

@@ -94,7 +94,7 @@ fn check(reply: &crate::support::client::Reply, (body, code, path): Bad, prefix:
     }
 }
 
-/// Rules: H7, H16, H61
+/// Rules: H7, H16, H66
 async fn bad_events_are_refused_at_their_place(backend: Backend) {
     let server = backend.start().await;
     let id = server.running_task().await;
@@ -107,7 +107,7 @@ async fn bad_events_are_refused_at_their_place(backend: Backend) {
     assert_eq!(server.history(&id, "").await.len(), 1);
 }
 
-/// Rules: H7, H16, H46
+/// Rules: H7, H16, H51
 async fn bad_changes_are_refused_at_their_place(backend: Backend) {
     let server = backend.start().await;
     let id = server.new_task().await;
@@ -127,7 +127,7 @@ async fn bad_tasks_are_refused_at_their_place(backend: Backend) {
     assert_eq!(server.get("/tasks").await.json(), json!({"tasks": []}));
 }
 
-/// Rules: H61, H64
+/// Rules: H66, H69
 async fn bad_requests_do_not_disturb_their_neighbours(backend: Backend) {
     let server = backend.start().await;
     let id = server.running_task().await;
@@ -163,7 +163,7 @@ async fn bad_requests_do_not_disturb_their_neighbours(backend: Backend) {
     assert_eq!(server.history(&closed, "").await.len(), 2);
 }
 
-/// Rules: H19, H21, H57
+/// Rules: H19, H21, H62
 async fn text_that_is_special_elsewhere_is_just_text(backend: Backend) {
     let server = backend.start().await;
     let id = server.running_task().await;

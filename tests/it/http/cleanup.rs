@@ -6,7 +6,7 @@ use crate::support::{Backend, on_every_store};
 
 on_every_store![a_task_says_what_goes_of_it];
 
-/// Rules: H76
+/// Rules: H81
 async fn a_task_says_what_goes_of_it(backend: Backend) {
     let server = backend.start().await;
     let cleanup = json!({"rules": [

@@ -11,6 +11,7 @@ on_every_store![
     times_are_whole_milliseconds,
     unknown_fields_are_ignored_and_null_means_absent,
     a_body_has_to_be_declared_as_json,
+    a_compressed_body_is_refused_naming_the_header,
     a_body_has_to_be_json_in_utf8,
     a_broken_rule_is_named_by_its_place_in_the_body,
     a_query_value_that_cannot_be_understood_is_refused,
@@ -127,6 +128,20 @@ async fn a_body_has_to_be_declared_as_json(backend: Backend) {
             server.request(method, &path).header("Content-Type", "Application/JSON; charset=utf-8");
         server.send(declared.body(body)).await.expect(status);
     }
+}
+
+/// Rules: H23
+async fn a_compressed_body_is_refused_naming_the_header(backend: Backend) {
+    let server = backend.start().await;
+    let request = |encoding: &str| {
+        let request = server.json(Method::POST, "/tasks", "{}");
+        request.header("Content-Encoding", encoding)
+    };
+    for encoding in ["gzip", "br", "gzip, identity"] {
+        let reply = server.send(request(encoding)).await;
+        reply.refused_at(415, "unsupported_media_type", "/headers/Content-Encoding");
+    }
+    server.send(request("identity")).await.expect(201);
 }
 
 /// Rules: H6

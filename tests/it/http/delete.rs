@@ -12,7 +12,7 @@ on_every_store![
     of_concurrent_deletions_exactly_one_succeeds,
 ];
 
-/// Rules: H52
+/// Rules: H57
 async fn a_deleted_task_is_gone_on_every_route(backend: Backend) {
     let (first, second) = backend.start_two().await;
     for status in ["pending", "running", "completed"] {
@@ -43,7 +43,7 @@ async fn a_deleted_task_is_gone_on_every_route(backend: Backend) {
     }
 }
 
-/// Rules: H53
+/// Rules: H58
 async fn the_id_of_a_deleted_task_is_free_at_once(backend: Backend) {
     let (first, second) = backend.start_two().await;
     for round in 0..5 {
@@ -65,7 +65,7 @@ async fn the_id_of_a_deleted_task_is_free_at_once(backend: Backend) {
     }
 }
 
-/// Rules: H52
+/// Rules: H57
 async fn of_concurrent_deletions_exactly_one_succeeds(backend: Backend) {
     let (first, second) = backend.start_two().await;
     let path = format!("/tasks/{}", first.running_task().await);

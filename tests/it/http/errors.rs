@@ -12,7 +12,34 @@ on_every_store![
     every_error_has_the_one_shape,
     a_failing_store_is_503_without_a_word_of_its_driver,
     service_returns_when_the_store_does,
+    sentences_begin_with_what_users_of_the_sdks_know,
 ];
+
+/// Rules: H37, H62
+async fn sentences_begin_with_what_users_of_the_sdks_know(backend: Backend) {
+    let server = backend.start().await;
+    let id = server.running_task().await;
+    let says = |reply: Reply, beginning: &str| {
+        let sentence = text_of(&reply.json()["error"]);
+        assert!(sentence.starts_with(beginning), "{sentence}");
+    };
+    says(server.post("/tasks", json!({"id": id})).await, &format!("Task already exists: {id}"));
+    says(server.get("/tasks/nobody").await, "Task not found: nobody");
+    says(server.delete("/tasks/nobody").await, "Task not found: nobody");
+    says(server.post("/tasks/nobody/events", plain("a", 1)).await, "Task not found: nobody");
+    let (events, status) = (format!("/tasks/{id}/events"), format!("/tasks/{id}/status"));
+    let body = json!({"status": "running"});
+    says(server.patch("/tasks/nobody/status", &body).await, "Task not found: nobody");
+    server.enter(&id, "completed").await;
+    let reply = server.patch(&status, &body).await;
+    says(reply, "Invalid transition: completed \u{2192} running");
+    let reply = server.post(&events, plain("a", 1)).await;
+    says(reply, "Cannot publish to task in terminal status: completed");
+    // Words for states to come are known, and match nothing yet.
+    let page = server.get("/tasks?status=paused,assigned,blocked").await.expect(200).json();
+    assert_eq!(page["tasks"], json!([]));
+    server.create(json!({"id": "-_nanoid"})).await;
+}
 
 /// Rules: H16
 async fn every_error_has_the_one_shape(backend: Backend) {
@@ -102,7 +129,7 @@ async fn a_failing_store_is_503_without_a_word_of_its_driver(backend: Backend) {
     }
 }
 
-/// Rules: H18, H34, H35
+/// Rules: H18, H39, H40
 async fn service_returns_when_the_store_does(backend: Backend) {
     let server = backend.start_with(little_memory(&backend)).await;
     let id = server.running_task().await;

@@ -18,7 +18,7 @@ fn check_identity(body: &Value) {
     assert_eq!(body["apiVersion"], "v1");
 }
 
-/// Rules: H33
+/// Rules: H38
 async fn the_root_names_the_service_and_links_that_answer(backend: Backend) {
     let server = backend.start().await;
     let root = server.get("/").await.expect(200).json();
@@ -32,7 +32,7 @@ async fn the_root_names_the_service_and_links_that_answer(backend: Backend) {
     }
 }
 
-/// Rules: H34
+/// Rules: H39
 async fn health_says_that_the_process_is_alive(backend: Backend) {
     let server = backend.start().await;
     if let Backend::Postgres(database) = &backend {
@@ -43,7 +43,7 @@ async fn health_says_that_the_process_is_alive(backend: Backend) {
     assert_eq!(health["ok"], true);
 }
 
-/// Rules: H35
+/// Rules: H40
 async fn readiness_looks_at_everything_it_depends_on(backend: Backend) {
     let server = backend.start().await;
     let ready = server.get("/health/ready").await.expect(200).json();
@@ -70,7 +70,7 @@ async fn readiness_looks_at_everything_it_depends_on(backend: Backend) {
     assert!(!unready.header("retry-after").is_empty());
 }
 
-/// Rules: H35
+/// Rules: H40
 async fn a_server_that_shuts_down_is_not_ready(backend: Backend) {
     let server = backend.start().await;
     let id = server.new_task().await;
@@ -88,7 +88,7 @@ async fn a_server_that_shuts_down_is_not_ready(backend: Backend) {
     assert!(server.ended().await.success());
 }
 
-/// Rules: H36
+/// Rules: H41
 async fn the_detail_names_what_it_runs_on(backend: Backend) {
     let server = backend.start().await;
     let detail = server.get("/health/detail").await.expect(200).json();

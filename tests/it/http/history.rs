@@ -17,7 +17,7 @@ on_every_store![
     a_long_history_arrives_whole,
 ];
 
-/// Rules: H70
+/// Rules: H75
 async fn a_history_is_in_order_and_there_in_every_status(backend: Backend) {
     let server = backend.start().await;
     let id = server.new_task().await;
@@ -51,7 +51,7 @@ async fn sample(server: &Server) -> (String, Vec<Value>) {
     (id, history)
 }
 
-/// Rules: H71
+/// Rules: H76
 async fn filters_and_cursors_work_as_for_a_stream(backend: Backend) {
     let server = backend.start().await;
     let (id, all) = sample(&server).await;
@@ -73,8 +73,9 @@ async fn filters_and_cursors_work_as_for_a_stream(backend: Backend) {
         (format!("?since.timestamp={}", time(2)), &[3, 4]),
         (format!("?since.timestamp={}", time(2) - 1), &[2, 3, 4]),
         (format!("?since.id={}&since.index=0&since.timestamp=0", event_id(3)), &[4]),
-        (format!("?since.id={foreign}&since.index=2&since.timestamp=0"), &[3, 4]),
-        (format!("?since.id={foreign}&since.timestamp={}", time(3)), &[4]),
+        // What another cursor says may lie past what the reader has seen.
+        (format!("?since.id={foreign}&since.index=2&since.timestamp=0"), &[0, 1, 2, 3, 4]),
+        (format!("?since.id={foreign}&since.timestamp={}", time(3)), &[0, 1, 2, 3, 4]),
         (format!("?since.id={foreign}"), &[0, 1, 2, 3, 4]),
         ("?since.id=nonsense".into(), &[0, 1, 2, 3, 4]),
     ];
@@ -92,7 +93,7 @@ async fn filters_and_cursors_work_as_for_a_stream(backend: Backend) {
     assert_eq!(server.send(request).await.expect(200).json(), json!([]));
 }
 
-/// Rules: H72
+/// Rules: H77
 async fn a_limit_takes_the_first_after_the_cursor(backend: Backend) {
     let server = backend.start().await;
     let id = server.new_task().await;
@@ -121,7 +122,7 @@ async fn a_limit_takes_the_first_after_the_cursor(backend: Backend) {
     }
 }
 
-/// Rules: H73
+/// Rules: H78
 async fn pieces_are_returned_as_published(backend: Backend) {
     let server = backend.start().await;
     let id = server.new_task().await;
@@ -133,7 +134,7 @@ async fn pieces_are_returned_as_published(backend: Backend) {
     }
 }
 
-/// Rules: H74
+/// Rules: H79
 async fn only_the_newest_of_a_latest_series_is_left(backend: Backend) {
     let server = backend.start().await;
     let id = server.new_task().await;
@@ -151,7 +152,7 @@ async fn only_the_newest_of_a_latest_series_is_left(backend: Backend) {
     assert_eq!(server.publish(&id, plain("p", 2)).await["index"], 6);
 }
 
-/// Rules: H75
+/// Rules: H80
 async fn accumulated_format_returns_one_snapshot_a_series(backend: Backend) {
     let server = backend.start().await;
     let id = server.new_task().await;
@@ -185,7 +186,7 @@ async fn accumulated_format_returns_one_snapshot_a_series(backend: Backend) {
     }
 }
 
-/// Rules: H70, H72
+/// Rules: H75, H77
 async fn a_long_history_arrives_whole(backend: Backend) {
     let server = backend.start().await;
     let id = server.new_task().await;

@@ -24,7 +24,7 @@ fn is_replay(reply: &Reply) -> bool {
     reply.headers.get("idempotent-replayed").is_some_and(|value| value == "true")
 }
 
-/// Rules: H77
+/// Rules: H82
 async fn a_key_that_is_none_is_refused(backend: Backend) {
     let server = backend.start().await;
     let id = server.new_task().await;
@@ -56,7 +56,7 @@ async fn a_key_that_is_none_is_refused(backend: Backend) {
     send(&server, Method::POST, "/tasks", &longest, &json!({"id": "taken"})).await.expect(201);
 }
 
-/// Rules: H78
+/// Rules: H83
 async fn a_repeat_is_answered_as_the_first_request_was(backend: Backend) {
     let (first, second) = backend.start_two().await;
     let create = json!({"type": "t", "params": {"n": 1.0}});
@@ -88,7 +88,7 @@ async fn a_repeat_is_answered_as_the_first_request_was(backend: Backend) {
     assert_eq!(first.history(&id, "").await.len(), 4);
 }
 
-/// Rules: H78
+/// Rules: H83
 async fn a_repeat_is_answered_after_the_task_finished(backend: Backend) {
     let server = backend.start().await;
     let id = server.running_task().await;
@@ -103,7 +103,7 @@ async fn a_repeat_is_answered_after_the_task_finished(backend: Backend) {
     assert_eq!(server.history(&id, "").await.len(), 3);
 }
 
-/// Rules: H79
+/// Rules: H84
 async fn a_key_with_another_body_is_a_conflict(backend: Backend) {
     let server = backend.start().await;
     let id = server.running_task().await;
@@ -123,7 +123,7 @@ async fn a_key_with_another_body_is_a_conflict(backend: Backend) {
     assert_eq!(server.history(&id, "").await.len(), 3);
 }
 
-/// Rules: H80
+/// Rules: H85
 async fn a_refused_request_leaves_no_key(backend: Backend) {
     let server = backend.start().await;
     let id = server.new_task().await;
@@ -137,7 +137,7 @@ async fn a_refused_request_leaves_no_key(backend: Backend) {
     reply.refused(400, "task_closed");
 }
 
-/// Rules: H81
+/// Rules: H86
 async fn a_key_belongs_to_its_route_and_task(backend: Backend) {
     let server = backend.start().await;
     let mut ids = Vec::new();

@@ -15,6 +15,8 @@ on_every_store![
     payloads_nest_only_so_deep,
     a_task_has_a_largest_number_of_tags,
     configured_limits_replace_the_defaults,
+    the_text_of_a_task_is_limited,
+    a_list_in_a_query_string_has_at_most_100_entries,
 ];
 
 const MIB: usize = 1 << 20;
@@ -30,7 +32,7 @@ fn too_large(reply: &Reply, limit: usize) -> Value {
     refusal
 }
 
-/// Rules: H22, H29
+/// Rules: H22, H30
 async fn a_body_has_a_largest_size(backend: Backend) {
     let server = backend.start().await;
     let body = |size: usize| format!(r#"{{"params":{{"p":"{}"}}}}"#, "x".repeat(size - 19));
@@ -49,7 +51,7 @@ async fn a_body_has_a_largest_size(backend: Backend) {
     too_large(&server.send(unannounced).await, 2 * MIB);
 }
 
-/// Rules: H23, H29
+/// Rules: H24, H30
 async fn the_data_of_an_event_has_a_largest_size(backend: Backend) {
     let server = backend.start().await;
     let id = server.new_task().await;
@@ -62,7 +64,7 @@ async fn the_data_of_an_event_has_a_largest_size(backend: Backend) {
     assert_eq!(server.history(&id, "").await.len(), 1);
 }
 
-/// Rules: H24, H29
+/// Rules: H25, H30
 async fn result_and_error_have_a_largest_size_together(backend: Backend) {
     let server = backend.start().await;
     let id = server.running_task().await;
@@ -73,7 +75,7 @@ async fn result_and_error_have_a_largest_size_together(backend: Backend) {
     server.patch(&format!("/tasks/{id}/status"), body).await.expect(200);
 }
 
-/// Rules: H25, H29
+/// Rules: H26, H30
 async fn the_text_of_a_series_has_a_largest_size(backend: Backend) {
     let server = backend.start().await;
     let id = server.running_task().await;
@@ -90,7 +92,7 @@ async fn the_text_of_a_series_has_a_largest_size(backend: Backend) {
     assert_eq!(history[0]["data"]["text"].as_str().unwrap().len(), 16 * MIB);
 }
 
-/// Rules: H26, H29
+/// Rules: H27, H30
 async fn a_request_has_a_largest_number_of_events(backend: Backend) {
     let server = backend.start().await;
     let id = server.new_task().await;
@@ -104,7 +106,7 @@ async fn a_request_has_a_largest_number_of_events(backend: Backend) {
     server.post(&events, json!(vec![plain("a", 1); 1_000])).await.expect(201);
 }
 
-/// Rules: H27, H29
+/// Rules: H28, H30
 async fn payloads_nest_only_so_deep(backend: Backend) {
     let server = backend.start().await;
     let id = server.running_task().await;
@@ -144,7 +146,7 @@ async fn payloads_nest_only_so_deep(backend: Backend) {
         .expect(200);
 }
 
-/// Rules: H28, H29
+/// Rules: H29, H30
 async fn a_task_has_a_largest_number_of_tags(backend: Backend) {
     let server = backend.start().await;
     let tags = |count: u32| (0..count).map(|n| format!("tag-{n}")).collect::<Vec<_>>();
@@ -158,7 +160,7 @@ async fn a_task_has_a_largest_number_of_tags(backend: Backend) {
     says(&refusal, 100);
 }
 
-/// Rules: H22, H23, H24, H25, H26, H27, H28, H29
+/// Rules: H22, H24, H25, H26, H27, H28, H29, H30
 async fn configured_limits_replace_the_defaults(backend: Backend) {
     let server = backend
         .start_with(&[
@@ -187,4 +189,51 @@ async fn configured_limits_replace_the_defaults(backend: Backend) {
     for (refusal, limit) in refusals {
         says(&refusal.refused(400, "limit_exceeded"), limit);
     }
+}
+
+/// Rules: H87, H30
+async fn the_text_of_a_task_is_limited(backend: Backend) {
+    let server = backend.start_with(&[("TASKCAST_LIMITS__TASK_BYTES", "5003")]).await;
+    let long = "x".repeat(5_003);
+    let cleanup = json!({"rules": [{"name": "x".repeat(200), "target": "all"}, {"name": "x".repeat(200), "target": "all"}]});
+    for task in [
+        json!({"params": {"p": long}}),
+        json!({"metadata": {"m": long}}),
+        json!({"tags": (0..40).map(|n| format!("{n}{}", "x".repeat(200))).collect::<Vec<_>>()}),
+        json!({"cleanup": cleanup, "params": {"p": "x".repeat(4_700)}}),
+    ] {
+        too_large(&server.post("/tasks", task).await, 5_003);
+    }
+    server.create(json!({"params": {"p": "x".repeat(4_500)}})).await;
+}
+
+/// Rules: H88, H30
+async fn a_list_in_a_query_string_has_at_most_100_entries(backend: Backend) {
+    let server = backend.start().await;
+    let id = server.running_task().await;
+    let list =
+        |name: &str, count: usize, entry: &str| format!("{name}={}", vec![entry; count].join(","));
+    let tags = |count: usize| vec!["tag=a"; count].join("&");
+    for (query, path) in [
+        (list("type", 101, "a"), "/query/type"),
+        (list("status", 101, "running"), "/query/status"),
+        (tags(101), "/query/tag"),
+    ] {
+        let refusal = server.get(&format!("/tasks?{query}")).await;
+        says(&refusal.refused_at(400, "limit_exceeded", path), 100);
+    }
+    for query in [list("type", 100, "a"), list("status", 100, "running"), tags(100)] {
+        server.get(&format!("/tasks?{query}")).await.expect(200);
+    }
+    let history = format!("/tasks/{id}/events/history");
+    for route in [format!("/tasks/{id}/events"), history.clone(), "/events".to_owned()] {
+        for (query, path) in [
+            (list("types", 101, "a"), "/query/types"),
+            (list("levels", 101, "info"), "/query/levels"),
+        ] {
+            let refusal = server.get(&format!("{route}?{query}")).await;
+            says(&refusal.refused_at(400, "limit_exceeded", path), 100);
+        }
+    }
+    server.get(&format!("{history}?{}", list("types", 100, "a"))).await.expect(200);
 }

@@ -19,7 +19,7 @@ on_every_store![
     what_was_answered_is_read_afterwards_everywhere,
 ];
 
-/// Rules: H60
+/// Rules: H65
 async fn an_event_is_answered_as_stored_and_an_array_as_an_array(backend: Backend) {
     let server = backend.start().await;
     let id = server.new_task().await;
@@ -54,7 +54,7 @@ async fn an_event_is_answered_as_stored_and_an_array_as_an_array(backend: Backen
     );
 }
 
-/// Rules: H61
+/// Rules: H66
 async fn a_request_is_stored_whole_or_not_at_all(backend: Backend) {
     let server = backend.start().await;
     let id = server.running_task().await;
@@ -74,7 +74,7 @@ async fn a_request_is_stored_whole_or_not_at_all(backend: Backend) {
     server.publish(&id, json!([latest("new", 1), latest("other", 1)])).await;
 }
 
-/// Rules: H62
+/// Rules: H67
 async fn reserved_types_are_refused(backend: Backend) {
     let server = backend.start().await;
     let id = server.new_task().await;
@@ -90,7 +90,7 @@ async fn reserved_types_are_refused(backend: Backend) {
     assert_eq!(server.history(&id, "").await.len(), 4);
 }
 
-/// Rules: H63
+/// Rules: H68
 async fn events_are_taken_until_the_task_ends(backend: Backend) {
     let server = backend.start().await;
     for end in ["completed", "failed", "timeout", "cancelled"] {
@@ -106,7 +106,7 @@ async fn events_are_taken_until_the_task_ends(backend: Backend) {
     }
 }
 
-/// Rules: H64
+/// Rules: H69
 async fn indexes_have_no_gap_and_requests_stay_together(backend: Backend) {
     let (first, second) = backend.start_two().await;
     let id = first.running_task().await;
@@ -131,7 +131,7 @@ async fn indexes_have_no_gap_and_requests_stay_together(backend: Backend) {
     }
 }
 
-/// Rules: H65
+/// Rules: H70
 async fn ids_and_times_rise(backend: Backend) {
     let (first, second) = backend.start_two().await;
     let mut ids = HashSet::new();
@@ -153,7 +153,7 @@ async fn ids_and_times_rise(backend: Backend) {
     }
 }
 
-/// Rules: H66
+/// Rules: H71
 async fn what_was_answered_is_read_afterwards_everywhere(backend: Backend) {
     let (first, second) = backend.start_two().await;
     let id = first.new_task().await;

@@ -13,7 +13,7 @@ on_every_store![
     an_event_that_contradicts_its_series_is_refused,
 ];
 
-/// Rules: H67
+/// Rules: H72
 async fn a_mode_needs_an_id_and_plain_series_are_plain(backend: Backend) {
     let server = backend.start().await;
     let id = server.running_task().await;
@@ -50,7 +50,7 @@ async fn a_mode_needs_an_id_and_plain_series_are_plain(backend: Backend) {
     assert_eq!(frames.len(), 5);
 }
 
-/// Rules: H68
+/// Rules: H73
 async fn text_joins_in_the_field_the_series_has(backend: Backend) {
     let server = backend.start().await;
     let id = server.running_task().await;
@@ -86,7 +86,7 @@ async fn text_joins_in_the_field_the_series_has(backend: Backend) {
     assert!(snapshots.iter().all(|snapshot| snapshot["seriesSnapshot"] == true));
 }
 
-/// Rules: H68, H19
+/// Rules: H73, H19
 async fn text_is_joined_as_it_was_sent(backend: Backend) {
     let server = backend.start().await;
     let id = server.running_task().await;
@@ -106,7 +106,7 @@ async fn text_is_joined_as_it_was_sent(backend: Backend) {
     assert!(stream.one().await.raw.contains(&joined));
 }
 
-/// Rules: H69
+/// Rules: H74
 async fn an_event_that_contradicts_its_series_is_refused(backend: Backend) {
     let server = backend.start().await;
     let id = server.running_task().await;

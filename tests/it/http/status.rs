@@ -34,7 +34,7 @@ async fn task_in(server: &Server, status: &str) -> String {
     id
 }
 
-/// Rules: H45, H46
+/// Rules: H50, H51
 async fn exactly_the_documented_changes_are_made(backend: Backend) {
     let server = backend.start().await;
     for from in STATUSES {
@@ -59,7 +59,7 @@ async fn exactly_the_documented_changes_are_made(backend: Backend) {
     }
 }
 
-/// Rules: H47
+/// Rules: H52
 async fn of_concurrent_terminal_changes_exactly_one_succeeds(backend: Backend) {
     let (first, second) = backend.start_two().await;
     for _ in 0..3 {
@@ -91,7 +91,7 @@ async fn of_concurrent_terminal_changes_exactly_one_succeeds(backend: Backend) {
     }
 }
 
-/// Rules: H47, H51
+/// Rules: H52, H56
 async fn of_the_deadline_and_a_change_exactly_one_succeeds(backend: Backend) {
     let (first, second) = backend.start_two().await;
     let mut tasks = Vec::new();
@@ -138,7 +138,7 @@ async fn of_the_deadline_and_a_change_exactly_one_succeeds(backend: Backend) {
     }
 }
 
-/// Rules: H48
+/// Rules: H53
 async fn result_and_error_stay_as_supplied_last(backend: Backend) {
     let server = backend.start().await;
     let id = server.new_task().await;
@@ -157,7 +157,7 @@ async fn result_and_error_stay_as_supplied_last(backend: Backend) {
     assert_eq!((&read["result"], &read["error"]), (&json!({"part": 1}), &error));
 }
 
-/// Rules: H49
+/// Rules: H54
 async fn a_change_moves_the_times_and_publishing_does_not(backend: Backend) {
     let server = backend.start().await;
     let created = server.create("{}").await;
@@ -181,7 +181,7 @@ async fn a_change_moves_the_times_and_publishing_does_not(backend: Backend) {
     assert_eq!(ended["completedAt"], ended["updatedAt"]);
 }
 
-/// Rules: H50
+/// Rules: H55
 async fn a_change_appends_its_status_event(backend: Backend) {
     let server = backend.start().await;
     let id = server.new_task().await;
@@ -200,7 +200,7 @@ async fn a_change_appends_its_status_event(backend: Backend) {
     assert_eq!(history[1]["data"], json!({"status": "failed", "result": result, "error": error}));
 }
 
-/// Rules: H50, H63
+/// Rules: H55, H68
 async fn the_terminal_event_is_the_last(backend: Backend) {
     let (first, second) = backend.start_two().await;
     for end in ENDS {
@@ -227,7 +227,7 @@ async fn the_terminal_event_is_the_last(backend: Backend) {
     }
 }
 
-/// Rules: H51
+/// Rules: H56
 async fn a_task_times_out_at_its_deadline(backend: Backend) {
     let server = backend.start().await;
     let task = server.create(json!({"ttl": 1})).await;

@@ -3,7 +3,7 @@
 use taskcast::domain::{
     CleanupRule, CleanupRules, DeliveryId, Filter, Level, NewTask, TaskId, TaskStatus, Webhook,
 };
-use taskcast::store::{Attempted, Cleaned, DeliveryClaim, DeliveryOutcome, DeliveryState, Store};
+use taskcast::store::{Attempted, Cleaned, DeliveryOutcome, DeliveryState, Store};
 
 use super::open::Fresh;
 use super::{
@@ -23,6 +23,9 @@ on_every_store![
     a_long_log_goes_in_bounded_bites,
     a_rule_that_is_no_more_does_nothing,
     one_instance_leads_at_a_time,
+    an_instance_without_rules_leaves_those_of_others_alone,
+    many_short_logs_are_cleaned_like_one,
+    what_waits_is_counted,
 ];
 
 /// Most rows of one bite, in cases that are not about bites.
@@ -191,11 +194,8 @@ async fn what_is_owed_to_a_webhook_waits(backend: Backend) {
     let task = NewTask { webhooks: Some(vec![hook]), ..new_task("owing") };
     let id = finished(&*store, task, TaskStatus::Completed).await;
     assert_eq!(clean_up(&*store, &rules).await.tasks, 0);
-    let claim = DeliveryClaim { limit: 10, per_receiver: 10, except: Vec::new(), lease_ms: 60_000 };
-    let outcomes: Vec<DeliveryOutcome> = store
-        .claim(&claim)
+    let outcomes: Vec<DeliveryOutcome> = super::deliveries::claim(&*store, 10)
         .await
-        .unwrap()
         .iter()
         .map(|claimed| DeliveryOutcome {
             id: DeliveryId { event: claimed.event.id(), hook: claimed.hook.clone() },
@@ -248,11 +248,88 @@ async fn a_rule_that_is_no_more_does_nothing(backend: Backend) {
 
 async fn one_instance_leads_at_a_time(backend: Backend) {
     let (first, second) = Fresh::open_two(&backend).await;
-    assert!(first.lead_cleanup(1, 100).await.unwrap());
-    assert!(first.lead_cleanup(1, 100).await.unwrap(), "who leads may go on");
+    let rules = rules(&[r#"{"target":"all"}"#]);
+    assert!(first.lead_cleanup(1, &rules, 100).await.unwrap().is_ours);
+    let again = first.lead_cleanup(1, &rules, 100).await.unwrap();
+    assert!(again.is_ours, "who leads may go on");
     until("the lease of the first has ended", async || {
-        (second.lead_cleanup(2, 60_000).await.unwrap()).then_some(())
+        second.lead_cleanup(2, &rules, 60_000).await.unwrap().is_ours.then_some(())
     })
     .await;
-    assert!(!first.lead_cleanup(1, 100).await.unwrap());
+    assert!(!first.lead_cleanup(1, &rules, 100).await.unwrap().is_ours);
+}
+
+async fn an_instance_without_rules_leaves_those_of_others_alone(backend: Backend) {
+    let (with_rules, without) = Fresh::open_two(&backend).await;
+    let (rules, none) = (rules(&[r#"{"target":"all"}"#]), CleanupRules::default());
+    let id = finished(&*with_rules, new_task("t"), TaskStatus::Completed).await;
+    assert!(without.lead_cleanup(2, &none, 60_000).await.unwrap().is_ours);
+    let lead = with_rules.lead_cleanup(1, &rules, 60_000).await.unwrap();
+    assert!(lead.is_ours, "who has no rules is in nobody's way");
+    while with_rules.schedule_cleanup(&rules, LIMIT).await.unwrap() > 0 {}
+    // It neither forgets what was scheduled nor carries it out.
+    while without.schedule_cleanup(&none, LIMIT).await.unwrap() > 0 {}
+    without.clean(&none, LIMIT).await.unwrap();
+    assert!(exists(&*with_rules, &id).await);
+    until("the rule has acted", async || {
+        clean_up(&*with_rules, &rules).await;
+        (!exists(&*with_rules, &id).await).then_some(())
+    })
+    .await;
+}
+
+async fn many_short_logs_are_cleaned_like_one(backend: Backend) {
+    let store = Fresh::open(&backend).await;
+    let own = NewTask {
+        cleanup: Some(vec![rule(r#"{"target":"events","eventFilter":{"seriesMode":"latest"}}"#)]),
+        ..new_task("own")
+    };
+    let mut ids = vec![create_as(&*store, own).await.spec.id];
+    for n in 0..40 {
+        ids.push(create_as(&*store, new_task(&format!("t-{n}"))).await.spec.id);
+    }
+    for (n, id) in ids.iter().enumerate() {
+        enter(&*store, id, TaskStatus::Running).await;
+        let mut events = vec![draft("log.a", "1"), draft("step", "2"), latest("l", 1)];
+        events.extend((0..n % 3).map(|_| delta("d", "x")));
+        events.extend([latest("l", 2), draft("log.b", "3")]);
+        publish(&*store, id, events).await;
+        enter(&*store, id, TaskStatus::Completed).await;
+    }
+    let rules = rules(&[r#"{"target":"events","eventFilter":{"types":["log.*","llm.*"]}}"#]);
+    let removed = std::sync::atomic::AtomicU64::new(0);
+    until("every log is cleaned", async || {
+        let now = clean_up(&*store, &rules).await.events;
+        // Two lines of each log, the deltas, and what is left of the series of one.
+        let before = removed.fetch_add(now, std::sync::atomic::Ordering::Relaxed);
+        (before + now > 41 * 2 + 40).then_some(())
+    })
+    .await;
+    for (n, id) in ids.iter().enumerate() {
+        let deltas = (n % 3) as u64;
+        let newest = 4 + deltas;
+        let (status, end) = (0, newest + 2);
+        let left = if n == 0 { vec![status, 2, end] } else { vec![status, 2, newest, end] };
+        assert_eq!(indexes(&log(&*store, id).await), left, "{id}");
+        let task = head(&*store, id).await.task;
+        let counted = store.count(task.number, &[end + 1], &types(&["log.*", "llm.*"])).await;
+        assert_eq!(counted.unwrap(), [2 + deltas], "{id}: what is gone still counts");
+    }
+}
+
+async fn what_waits_is_counted(backend: Backend) {
+    let store = Fresh::open(&backend).await;
+    let rules = rules(&[r#"{"target":"all"}"#]);
+    for n in 0..3 {
+        finished(&*store, new_task(&format!("t-{n}")), TaskStatus::Completed).await;
+    }
+    while store.schedule_cleanup(&rules, LIMIT).await.unwrap() > 0 {}
+    until("three rules are due", async || {
+        (store.backlog().await.unwrap().due_cleanups == 3).then_some(())
+    })
+    .await;
+    assert_eq!(clean_up(&*store, &rules).await.tasks, 3);
+    let backlog = store.backlog().await.unwrap();
+    assert_eq!(backlog.due_cleanups, 0);
+    assert!([0, 3].contains(&backlog.deleted_tasks), "{backlog:?}");
 }

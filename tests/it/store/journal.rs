@@ -7,6 +7,7 @@ use taskcast::store::{Journal, JournalEntry, JournalMark, Store};
 
 use super::open::Fresh;
 use super::{create, draft, enter, publish};
+use crate::support::postgres::Database;
 use crate::support::{Backend, on_every_store};
 
 on_every_store![
@@ -109,4 +110,27 @@ async fn a_reader_that_follows_along_misses_nothing(backend: Backend) {
     }
     assert_eq!(ends(&entries), tasks.iter().map(|task| (task.number, 25)).collect());
     assert!(journal(&*second, Some(&mark)).await.entries.is_empty());
+}
+
+/// A lane is retired when its process was silent, and its receipts go a minute
+/// later; a reader that was suspended for longer has not seen them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lane_that_is_gone_leaves_a_gap_for_who_was_away_and_none_for_who_was_not() {
+    let database = Database::migrated().await;
+    let backend = Backend::Postgres(database.clone());
+    let (writer, reader) = Fresh::open_two(&backend).await;
+    let task = create(&*writer, "task").await;
+    publish(&*writer, &task.spec.id, vec![draft("n", "1")]).await;
+    let mark = journal(&*reader, None).await.mark;
+    publish(&*writer, &task.spec.id, vec![draft("n", "2")]).await;
+    let seen = journal(&*reader, Some(&mark)).await.mark;
+    for gone in ["lane", "lane_heartbeat", "receipt"] {
+        database.execute(&format!("DELETE FROM taskcast.{gone}")).await;
+    }
+    assert!(!reader.journal(Some(&seen)).await.unwrap().has_gap);
+    let JournalMark(read, at) = mark;
+    let away = JournalMark(read, at - 60_000);
+    let back = reader.journal(Some(&away)).await.unwrap();
+    assert!(back.has_gap && back.entries.is_empty());
+    assert!(!reader.journal(Some(&back.mark)).await.unwrap().has_gap);
 }

@@ -14,6 +14,7 @@ use super::{create, create_as, delete, enter, every_task, new_task, publication,
 use crate::support::{Backend, on_every_store, until};
 
 on_every_store![
+    a_store_that_takes_writes_says_so,
     a_created_task_is_pending_and_is_found_as_it_was_sent,
     a_task_that_nobody_created_is_not_found,
     of_many_creators_of_one_id_exactly_one_creates_it,
@@ -24,6 +25,11 @@ on_every_store![
     a_page_ends_before_it_grows_too_large,
     only_unfinished_tasks_past_their_deadline_are_overdue_oldest_first,
 ];
+
+async fn a_store_that_takes_writes_says_so(backend: Backend) {
+    let store = Fresh::open(&backend).await;
+    store.check_writable().await.unwrap();
+}
 
 async fn a_created_task_is_pending_and_is_found_as_it_was_sent(backend: Backend) {
     let store = Fresh::open(&backend).await;

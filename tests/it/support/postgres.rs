@@ -353,6 +353,11 @@ impl Database {
         connect(&self.url()).await
     }
 
+    /// Opens a connection to another database of the same server.
+    pub async fn connect_beside(&self) -> PgConnection {
+        connect(&self.0.admin_url).await
+    }
+
     /// Runs a statement in the database.
     pub async fn execute(&self, statement: &str) {
         let mut connection = self.connect().await;

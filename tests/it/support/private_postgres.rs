@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::process::{Pid, Signal, kill_process};
-use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 use taskcast::local_postgres::{LocalPostgres, Options, find_binaries, install_command};
 
 use super::postgres::Database;
@@ -35,8 +35,8 @@ pub struct PrivatePostgres {
 }
 
 impl PrivatePostgres {
-    /// Initialises and starts a server.
-    pub async fn start() -> Self {
+    /// Finds a directory for a server.
+    fn reserve() -> Self {
         static STARTED: AtomicU32 = AtomicU32::new(0);
         let (process, number) = (std::process::id(), STARTED.fetch_add(1, Ordering::Relaxed));
         // Not below a directory that only this user can enter: a server of root's
@@ -44,9 +44,72 @@ impl PrivatePostgres {
         let directory =
             std::env::temp_dir().join(format!("taskcast-test-{process}-private-{number}"));
         watch(&directory);
-        let mut postgres = Self { directory, running: None };
+        Self { directory, running: None }
+    }
+
+    /// Initialises and starts a server.
+    pub async fn start() -> Self {
+        let mut postgres = Self::reserve();
         postgres.start_again().await;
         postgres
+    }
+
+    /// Starts a standby that has everything this server commits from now on.
+    pub async fn standby(&self) -> Self {
+        let mut standby = Self::reserve();
+        let search_path = environment_variable("PATH").map(OsString::from);
+        let binaries = find_binaries(search_path.as_deref());
+        let (from, to) = (&self.directory, &standby.directory);
+        std::fs::create_dir(to).unwrap();
+        std::fs::copy(from.join("password"), to.join("password")).unwrap();
+        // The search path may lead to links to some of the programs alone.
+        let programs = binaries.iter().map(|found| found.directory().join("pg_basebackup"));
+        let program = programs.into_iter().find(|program| program.exists());
+        run(Command::new(program.expect("pg_basebackup belongs to Postgres"))
+            .args(["--checkpoint=fast", "--wal-method=stream", "--write-recovery-conf", "-d"])
+            .arg(self.admin_url())
+            .arg("-D")
+            .arg(to.join("data")));
+        hand_over(&from.join("data"), to);
+        standby.start_again().await;
+        let mut admin = PgConnection::connect(&self.admin_url()).await.unwrap();
+        for statement in
+            ["ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()"]
+        {
+            admin.execute(statement).await.unwrap();
+        }
+        until("the standby is synchronous", || async {
+            let mut admin = PgConnection::connect(&self.admin_url()).await.unwrap();
+            let sync = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'";
+            (sqlx::query_scalar::<_, i64>(sync).fetch_one(&mut admin).await.unwrap() > 0)
+                .then_some(())
+        })
+        .await;
+        standby
+    }
+
+    /// Stops the server and starts it again as a standby that follows nobody.
+    pub async fn demote(&mut self) {
+        let running = self.running.take().expect("it runs");
+        within("Postgres is gone", running.stop()).await.expect("Postgres should stop");
+        let signal = self.directory.join("data/standby.signal");
+        std::fs::write(&signal, "").unwrap();
+        hand_over(&self.directory.join("data"), &signal);
+        self.start_again().await;
+    }
+
+    /// Makes a standby a primary and waits until it is.
+    pub async fn promote(&self) {
+        let mut admin = PgConnection::connect(&self.admin_url()).await.unwrap();
+        let promoted = sqlx::query_scalar::<_, bool>("SELECT pg_promote(true, 30)");
+        assert!(promoted.fetch_one(&mut admin).await.unwrap());
+    }
+
+    /// Returns a session of a superuser that may write whatever happens.
+    pub async fn admin(&self) -> PgConnection {
+        let mut admin = PgConnection::connect(&self.admin_url()).await.unwrap();
+        admin.execute("SET default_transaction_read_only = off").await.unwrap();
+        admin
     }
 
     /// Starts the server after it was stopped and waits until it takes
@@ -123,6 +186,19 @@ impl Drop for PrivatePostgres {
             kill_process(self.postmaster(), Signal::QUIT).ok();
         }
     }
+}
+
+/// Runs a program that has to succeed.
+fn run(command: &mut Command) {
+    let output = command.stdin(Stdio::null()).output();
+    let output = output.unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Gives files to the account that owns others.
+fn hand_over(like: &Path, path: &Path) {
+    let reference = format!("--reference={}", like.display());
+    run(Command::new("chown").arg("-R").arg(reference).arg(path));
 }
 
 #[expect(clippy::zombie_processes, reason = "it outlives this process on purpose")]

@@ -1,16 +1,20 @@
 //! Endpoints of the configuration.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+
 use serde_json::{Value, json};
 
-use super::{deliveries, note, settled};
-use crate::support::client::{number_of, text_of};
-use crate::support::receiver::Receiver;
+use super::{PRIVATE, deliveries, every, note, settled, task_with};
+use crate::support::client::{column, number_of, text_of};
+use crate::support::receiver::{Receiver, Reply};
 use crate::support::server::Server;
 use crate::support::{Backend, on_every_store};
 
 on_every_store![
     endpoints_hear_of_every_task_or_of_some_types,
-    what_is_owed_to_an_endpoint_that_is_gone_is_cancelled,
+    what_is_owed_to_an_endpoint_that_is_gone_for_a_day_is_cancelled,
+    instances_that_do_not_know_an_endpoint_leave_it_alone,
 ];
 
 async fn start(backend: &Backend, endpoints: &Value) -> Server {
@@ -68,11 +72,11 @@ async fn endpoints_hear_of_every_task_or_of_some_types(backend: Backend) {
 }
 
 /// Rules: W21
-async fn what_is_owed_to_an_endpoint_that_is_gone_is_cancelled(backend: Backend) {
+async fn what_is_owed_to_an_endpoint_that_is_gone_for_a_day_is_cancelled(backend: Backend) {
     // Nothing of a memory store outlives its configuration; there the task is
     // the same one and only Postgres has a second configuration.
-    let Backend::Postgres(_) = &backend else { return in_memory(&backend).await };
-    let broken = Receiver::behaving(|_| crate::support::receiver::Reply::Status(500)).await;
+    let Backend::Postgres(database) = &backend else { return in_memory(&backend).await };
+    let broken = Receiver::behaving(|_| Reply::Status(500)).await;
     let endpoint = |path: &str| {
         json!({"url": broken.url(path), "filter": {"types": ["note"]},
                "retry": {"backoff": "fixed", "initialDelayMs": 1_500, "retries": 100}})
@@ -83,6 +87,8 @@ async fn what_is_owed_to_an_endpoint_that_is_gone_is_cancelled(backend: Backend)
     broken.wait_for(2).await;
     first.terminate();
     first.ended().await;
+    // A day passes.
+    database.execute("UPDATE taskcast.delivery SET next_at = next_at - 90000000").await;
 
     let mut changed = endpoint("/kept");
     changed["retry"]["retries"] = json!(0);
@@ -105,4 +111,36 @@ async fn in_memory(backend: &Backend) {
     let id = server.new_task().await;
     server.publish(&id, note(1)).await;
     assert!(deliveries(&server, &id).await.is_empty());
+}
+
+/// Rules: W32
+async fn instances_that_do_not_know_an_endpoint_leave_it_alone(backend: Backend) {
+    // A rollout takes two instances over one database.
+    let Backend::Postgres(_) = &backend else { return in_memory(&backend).await };
+    let status = Arc::new(AtomicU16::new(500));
+    let shown = status.clone();
+    let receiver = Receiver::behaving(move |_| Reply::Status(shown.load(Ordering::SeqCst))).await;
+    let retry = json!({"backoff": "fixed", "initialDelayMs": 500, "retries": 100});
+    let endpoints =
+        json!([{"url": receiver.url("/new"), "filter": {"types": ["news"]}, "retry": retry}]);
+    let environment = [PRIVATE, ("TASKCAST_WEBHOOK__ENDPOINTS", "[]")];
+    let old = backend.start_with(&environment).await;
+    let new = start(&backend, &endpoints).await;
+    let id = new.new_task().await;
+    new.publish(&id, json!(vec![json!({"type": "news"}); 5])).await;
+    receiver.wait_for(5).await;
+    new.terminate();
+    new.ended().await;
+    // The old instance looks for what is due once the others are.
+    let witness = Receiver::behaving(|_| Reply::Status(500)).await;
+    let later = json!([{"url": witness.url("/"), "retry": every(2_000, 1)}]);
+    let witnessed = task_with(&old, later).await;
+    old.publish(&witnessed, note(1)).await;
+    witness.wait_for(2).await;
+
+    status.store(200, Ordering::SeqCst);
+    let new = start(&backend, &endpoints).await;
+    let all = settled(&new, &id).await;
+    let states = column(&all, "state");
+    assert_eq!(states, vec![json!("delivered"); 5]);
 }

@@ -3,9 +3,11 @@
 //!
 //! Every numbered rule of `docs/webhooks.md` has a case here that names it.
 
+mod connections;
 mod crash;
 mod deliveries;
 mod endpoints;
+mod fairness;
 mod outcomes;
 mod requests;
 mod secrets;

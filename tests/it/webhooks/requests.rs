@@ -2,6 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use base64::Engine as _;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde_json::{Value, json};
 use sha2::Sha256;
@@ -18,6 +19,7 @@ on_every_store![
     the_body_is_the_envelope_or_the_event,
     headers_name_the_event_and_the_delivery,
     requests_are_signed_for_both_kinds_of_receivers,
+    a_library_of_standard_webhooks_takes_a_plain_secret_in_its_raw_form,
 ];
 
 fn now() -> u64 {
@@ -49,7 +51,8 @@ async fn malformed_webhooks_are_refused_with_their_place(backend: Backend) {
         (with("filter", json!({"types": ["a", "b*"]})), "/filter/types/1"),
         (with("retry", json!({"retries": 101})), "/retry/retries"),
         (with("retry", json!({"backoff": "random"})), "/retry/backoff"),
-        (with("retry", json!({"initialDelayMs": 0})), "/retry/initialDelayMs"),
+        (with("retry", json!({"initialDelayMs": -1})), "/retry/initialDelayMs"),
+        (with("retry", json!({"initialDelayMs": 3_600_001})), "/retry/initialDelayMs"),
         (with("retry", json!({"maxDelayMs": 86_400_001})), "/retry/maxDelayMs"),
         (with("retry", json!({"timeoutMs": 300_001})), "/retry/timeoutMs"),
     ] {
@@ -217,4 +220,34 @@ async fn requests_are_signed_for_both_kinds_of_receivers(backend: Backend) {
         assert!(!genuine(secret, &one.body, now() + 3_600));
     }
     assert_eq!(deliveries(&server, &id).await.len(), 2);
+}
+
+/// Rules: W10
+async fn a_library_of_standard_webhooks_takes_a_plain_secret_in_its_raw_form(backend: Backend) {
+    let (server, receiver) = (start(&backend).await, Receiver::start().await);
+    // A library that is given one of these as it is takes it for base64, or
+    // refuses it; either way it has another key.
+    let plain = ["just some words", "s3cret", "C2FVsBQIhrscChlQIMV+b5sSYspob7oD", "0123456789ab"];
+    let hooks: Vec<Value> = plain
+        .iter()
+        .enumerate()
+        .map(|(at, secret)| json!({"url": receiver.url(&format!("/{at}")), "secret": secret}))
+        .collect();
+    let id = task_with(&server, json!(hooks)).await;
+    server.publish(&id, note(1)).await;
+    for one in receiver.wait_for(plain.len()).await {
+        let at: usize = one.line.rsplit('/').next().unwrap().parse().unwrap();
+        let as_it_is = standardwebhooks::Webhook::new(plain[at]);
+        let verifies =
+            |library: standardwebhooks::Webhook| library.verify(&one.body, &one.headers).is_ok();
+        assert!(!as_it_is.is_ok_and(verifies), "{}", plain[at]);
+        let raw = standardwebhooks::Webhook::from_bytes(plain[at].as_bytes().to_vec()).unwrap();
+        assert!(verifies(raw), "{}", plain[at]);
+        // Both of the ways that the documentation names.
+        let encoded = base64::engine::general_purpose::STANDARD.encode(plain[at]);
+        let prefixed = standardwebhooks::Webhook::new(&format!("whsec_{encoded}")).unwrap();
+        assert!(verifies(prefixed), "{}", plain[at]);
+    }
+    let page = include_str!("../../../docs/webhooks.md");
+    assert!(page.contains("Standard Webhooks libraries expect a `whsec_` secret"));
 }

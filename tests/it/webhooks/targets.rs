@@ -29,6 +29,7 @@ use crate::support::{Backend, on_every_store, until};
 on_every_store![
     private_targets_are_refused_at_creation,
     no_forbidden_address_is_ever_dialled,
+    a_name_that_is_not_allowed_looks_like_one_that_does_not_exist,
     an_operator_may_let_targets_through,
 ];
 
@@ -99,6 +100,9 @@ impl Dial for Recorder {
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
+
+/// What is said of a name that cannot be reached, for whichever reason.
+const UNREACHABLE_NAME: &str = "the host's name was not found, or leads where it is not allowed to";
 
 const PUBLIC: &str = "93.184.215.14";
 const PUBLIC_6: &str = "2606:2800:21f:cb07:6820:80da:af6b:8b2c";
@@ -248,8 +252,7 @@ async fn no_forbidden_address_is_ever_dialled(backend: Backend) {
     for (url, delivery) in HOSTILE.iter().zip(hostile) {
         assert_eq!((delivery.state, delivery.attempts), (DeliveryState::Failed, 1), "{url}");
         let last = delivery.last.as_ref().unwrap();
-        let problem = last.problem.as_deref();
-        assert_eq!((last.status, problem), (None, Some("the target is not allowed")), "{url}");
+        assert_eq!((last.status, last.problem.as_deref()), (None, Some(UNREACHABLE_NAME)), "{url}");
     }
     let summary: Vec<_> = rest
         .iter()
@@ -259,7 +262,7 @@ async fn no_forbidden_address_is_ever_dialled(backend: Backend) {
         summary,
         [
             (DeliveryState::Failed, 1, Some(307)),
-            (DeliveryState::Failed, 2, None),
+            (DeliveryState::Failed, 4, None),
             (DeliveryState::Delivered, 1, Some(200)),
             (DeliveryState::Delivered, 1, Some(200)),
             (DeliveryState::Delivered, 1, Some(200)),
@@ -270,6 +273,27 @@ async fn no_forbidden_address_is_ever_dialled(backend: Backend) {
     assert!(dialled.iter().all(|address| allowed.contains(address)), "{dialled:?}");
     assert!(allowed.iter().all(|address| dialled.contains(address)), "{dialled:?}");
     assert!(receiver.received().iter().all(|one| !one.line.contains("meta-data")));
+    service.stop(Duration::from_secs(5)).await;
+}
+
+/// Rules: W33
+async fn a_name_that_is_not_allowed_looks_like_one_that_does_not_exist(backend: Backend) {
+    let names = HashMap::from([
+        ("database.internal", vec![vec![ip("10.0.0.1")]]),
+        ("mixed.internal", vec![vec![ip(PUBLIC), ip("10.0.0.1")]]),
+    ]);
+    let receiver = Receiver::start().await;
+    let recorder = Arc::new(Recorder { dialled: Mutex::default(), to: receiver.address() });
+    let network =
+        Network { resolver: Arc::new(Names(Mutex::new(names))), dialler: recorder.clone() };
+    let service = start(&backend, WebhookOptions { network, ..WebhookOptions::default() }).await;
+    let urls = ["http://database.internal/", "http://mixed.internal/", "http://nowhere.internal/"];
+    let all = outcomes(&service, urls.map(|url| hook(url, 2)).into()).await;
+    let seen: Vec<_> = all.iter().map(|one| (one.state, one.attempts, one.last.clone())).collect();
+    assert_eq!(seen[0].0, DeliveryState::Failed);
+    assert_eq!(seen[0].2.as_ref().unwrap().problem.as_deref(), Some(UNREACHABLE_NAME));
+    assert!(seen.iter().all(|one| *one == seen[2]), "{seen:?}");
+    assert_eq!(*recorder.dialled.lock().unwrap(), []);
     service.stop(Duration::from_secs(5)).await;
 }
 

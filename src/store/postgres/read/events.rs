@@ -157,8 +157,9 @@ impl Events for PostgresStore {
             return super::journal::since(&self.reads, mark).await;
         }
         let rows = sqlx::query_file!("sql/read/journal_mark.sql").fetch_all(&self.reads).await?;
-        let lanes = rows.into_iter().map(|row| (to_u64(row.lane), to_u64(row.batch)));
-        Ok(Journal { mark: JournalMark(lanes.collect()), ..Journal::default() })
+        let now = rows.first().map_or(0, |row| to_u64(row.now));
+        let lanes = rows.into_iter().filter_map(|row| Some((to_u64(row.lane?), to_u64(row.batch))));
+        Ok(Journal { mark: JournalMark(lanes.collect(), now), ..Journal::default() })
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod events;
 mod journal;
+mod list;
 mod tasks;
 
 pub(super) use tasks::like_pattern;

@@ -3,20 +3,21 @@
 use async_trait::async_trait;
 
 use super::super::PostgresStore;
-use super::super::columns::{of_number, of_status, to_i64};
+use super::super::columns::{to_i64, to_u64};
 use super::super::rows::TaskRow;
 use super::super::session::Reads;
 use super::super::write::{CreateRequest, DeleteRequest};
-use crate::domain::{
-    IdempotencyKey, ListQuery, NewTask, Task, TaskGrant, TaskId, TaskPage, TypePattern,
-};
+use crate::domain::{IdempotencyKey, ListQuery, NewTask, Task, TaskId, TaskPage, TypePattern};
 use crate::store::{Created, StoreError, TaskRef, Tasks};
 
 /// How long a deleted task stays for readers that poll its head, in milliseconds.
 const TOMBSTONE_LIFE_MS: i64 = 60_000;
 
 /// Deleted tasks looked at in one purge.
-const PURGE_TASKS: i64 = 64;
+const PURGE_TASKS: i64 = 500;
+
+/// Bytes of payload removed by one statement.
+const PURGE_BYTES: i64 = 16 << 20;
 
 #[async_trait]
 impl Tasks for PostgresStore {
@@ -38,22 +39,7 @@ impl Tasks for PostgresStore {
     }
 
     async fn list(&self, query: &ListQuery) -> Result<TaskPage, StoreError> {
-        let limit = i64::try_from(query.limit).unwrap_or(i64::MAX);
-        let rows = fetch_list(&self.reads, query, limit.saturating_add(1)).await?;
-        let mut page = TaskPage { tasks: Vec::with_capacity(rows.len()), next: None };
-        let mut bytes = 0;
-        for row in rows {
-            let task = Task::try_from(row)?;
-            bytes += task.size_bytes();
-            let full = page.tasks.len() >= query.limit
-                || (!page.tasks.is_empty() && bytes > query.max_bytes);
-            if full {
-                page.next = page.tasks.last().map(|last| last.number);
-                break;
-            }
-            page.tasks.push(task);
-        }
-        Ok(page)
+        self.read_list(query).await
     }
 
     async fn delete(&self, task: &TaskRef) -> Result<bool, StoreError> {
@@ -71,53 +57,22 @@ impl Tasks for PostgresStore {
         ids.into_iter().map(parse).collect()
     }
 
-    async fn purge(&self, limit: usize) -> Result<usize, StoreError> {
-        let tasks =
-            sqlx::query_file_scalar!("sql/tasks/purgeable.sql", TOMBSTONE_LIFE_MS, PURGE_TASKS)
-                .fetch_all(&self.reads)
-                .await?;
-        let mut gone = 0;
-        for task in tasks {
-            let left = limit.saturating_sub(gone);
-            if left == 0 {
-                break;
-            }
-            gone += purge_task(&self.reads, task, left).await?;
-        }
-        Ok(gone)
+    async fn check_writable(&self) -> Result<(), StoreError> {
+        self.primary.check()?;
+        self.primary.note_role(self.reads.role().await?);
+        self.primary.check()
     }
-}
 
-async fn fetch_list(
-    reads: &Reads,
-    query: &ListQuery,
-    limit: i64,
-) -> Result<Vec<TaskRow>, StoreError> {
-    let before = query.before.map_or(i64::MAX, of_number);
-    let statuses: Option<Vec<i16>> = (!query.statuses.is_empty())
-        .then(|| query.statuses.iter().map(|status| of_status(*status)).collect());
-    let any_type = query.types.is_empty() || query.types.contains(&TypePattern::Any);
-    let types: Option<Vec<String>> =
-        (!any_type).then(|| query.types.iter().map(like_pattern).collect());
-    let tags: Option<Vec<String>> =
-        (!query.tags.is_empty()).then(|| query.tags.iter().map(ToString::to_string).collect());
-    let ids: Option<Vec<String>> = match &query.grant {
-        TaskGrant::Every => None,
-        TaskGrant::Only(ids) => Some(ids.iter().map(ToString::to_string).collect()),
-    };
-    let rows = sqlx::query_file_as!(
-        TaskRow,
-        "sql/tasks/list.sql",
-        before,
-        statuses.as_deref() as Option<&[i16]>,
-        types.as_deref() as Option<&[String]>,
-        tags.as_deref() as Option<&[String]>,
-        ids.as_deref() as Option<&[String]>,
-        limit,
-    )
-    .fetch_all(reads)
-    .await?;
-    Ok(rows)
+    async fn purge(&self, limit: usize) -> Result<usize, StoreError> {
+        let most = to_i64(limit as u64).min(PURGE_TASKS);
+        let tasks = sqlx::query_file_scalar!("sql/tasks/purgeable.sql", TOMBSTONE_LIFE_MS, most)
+            .fetch_all(&self.reads)
+            .await?;
+        if tasks.is_empty() {
+            return Ok(0);
+        }
+        purge_tasks(&self.reads, &tasks, limit).await
+    }
 }
 
 /// Spells a type pattern for LIKE.
@@ -130,26 +85,42 @@ pub(in super::super) fn like_pattern(pattern: &TypePattern) -> String {
     }
 }
 
-/// Removes up to `limit` rows of a deleted task, at last the task itself.
-async fn purge_task(reads: &Reads, task: i64, limit: usize) -> Result<usize, StoreError> {
+/// Removes up to about `limit` rows of deleted tasks, one statement for each
+/// table; at last the tasks themselves.
+async fn purge_tasks(reads: &Reads, tasks: &[i64], limit: usize) -> Result<usize, StoreError> {
     let mut gone: u64 = 0;
+    let mut is_done = true;
     macro_rules! purge {
         ($file:literal) => {
             let left = to_i64((limit as u64).saturating_sub(gone));
-            if left > 0 {
-                gone += sqlx::query_file!($file, task, left).execute(reads).await?.rows_affected();
+            if is_done && left > 0 {
+                let removed =
+                    sqlx::query_file!($file, tasks, left).execute(reads).await?.rows_affected();
+                gone += removed;
+                is_done = to_i64(removed) < left;
             }
         };
     }
-    purge!("sql/tasks/purge_event.sql");
+    macro_rules! purge_wide {
+        ($file:literal) => {
+            let left = to_i64((limit as u64).saturating_sub(gone));
+            if is_done && left > 0 {
+                let chunk =
+                    sqlx::query_file!($file, tasks, left, PURGE_BYTES).fetch_one(reads).await?;
+                gone += to_u64(chunk.removed);
+                is_done = chunk.removed == chunk.seen && chunk.seen < left;
+            }
+        };
+    }
+    purge_wide!("sql/tasks/purge_event.sql");
+    purge_wide!("sql/tasks/purge_text_chunk.sql");
     purge!("sql/tasks/purge_series.sql");
     purge!("sql/tasks/purge_rollup.sql");
-    purge!("sql/tasks/purge_text_chunk.sql");
     purge!("sql/tasks/purge_latest_retained.sql");
     purge!("sql/tasks/purge_delivery.sql");
     purge!("sql/tasks/purge_cleanup.sql");
-    if gone < limit as u64 {
-        gone += sqlx::query_file!("sql/tasks/purge_task.sql", task)
+    if is_done && gone < limit as u64 {
+        gone += sqlx::query_file!("sql/tasks/purge_task.sql", tasks)
             .execute(reads)
             .await?
             .rows_affected();

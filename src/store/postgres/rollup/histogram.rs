@@ -49,6 +49,9 @@ struct StoredKinds {
     k: Vec<(String, i16, bool)>,
     /// For a block: runs of kind and length. For a sum: kind and count.
     n: Vec<(u32, u64)>,
+    /// For a sum of too many kinds, instead of them: plain events and deltas.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    m: Option<(u64, u64)>,
 }
 
 impl StoredKinds {
@@ -77,19 +80,27 @@ fn stored_kind(log: &LogKind) -> (String, i16, bool) {
 pub(super) fn block_to_text(block: &BlockTally) -> String {
     let k = block.kinds.iter().map(stored_kind);
     let n = block.runs.iter().map(|(kind, length)| (*kind, u64::from(*length)));
-    StoredKinds { k: k.collect(), n: n.collect() }.to_text()
+    StoredKinds { k: k.collect(), n: n.collect(), m: None }.to_text()
 }
 
 pub(super) fn tally_to_text(tally: &Tally) -> String {
-    let k = tally.0.iter().map(|(kind, _)| stored_kind(kind));
-    let n = (0..).zip(tally.0.iter().map(|(_, count)| *count));
-    StoredKinds { k: k.collect(), n: n.collect() }.to_text()
+    let kinds: &[(LogKind, u64)] = match tally {
+        Tally::Kinds(kinds) => kinds,
+        Tally::TooMany { .. } => &[],
+    };
+    let m = match tally {
+        Tally::Kinds(_) => None,
+        Tally::TooMany { plain, deltas } => Some((*plain, *deltas)),
+    };
+    let k = kinds.iter().map(|(kind, _)| stored_kind(kind));
+    let n = (0..).zip(kinds.iter().map(|(_, count)| *count));
+    StoredKinds { k: k.collect(), n: n.collect(), m }.to_text()
 }
 
 fn block_from_text(text: &str) -> Result<BlockTally, StoreError> {
     let stored = StoredKinds::parse(text)?;
     let run = |(kind, length): &(u32, u64)| (*kind, u32::try_from(*length).unwrap_or(u32::MAX));
-    Ok(BlockTally { kinds: stored.kinds()?, runs: stored.n.iter().map(run).collect() })
+    Ok(BlockTally::new(stored.kinds()?, stored.n.iter().map(run).collect()))
 }
 
 /// Reads the tally of a node of any height.
@@ -98,14 +109,69 @@ pub(super) fn tally_from_text(height: i16, text: &str) -> Result<Tally, StoreErr
         return Ok(block_from_text(text)?.tally());
     }
     let stored = StoredKinds::parse(text)?;
-    let kinds = stored.kinds()?;
-    let mut tally = Tally::default();
-    for (kind, count) in &stored.n {
-        if let Some(kind) = kinds.get(*kind as usize) {
-            tally.add(kind, *count);
-        }
+    if let Some((plain, deltas)) = stored.m {
+        return Ok(Tally::TooMany { plain, deltas });
     }
-    Ok(tally)
+    // A sum names each kind once, in order.
+    let counts = stored.n.iter().map(|(_, count)| *count);
+    Ok(Tally::Kinds(stored.kinds()?.into_iter().zip(counts).collect()))
+}
+
+/// Stored tallies, by height and ordinal.
+pub(super) type Texts = BTreeMap<(i16, u64), String>;
+
+/// Bytes of stored tallies that are read on the spot; more would keep an async
+/// worker from everything else.
+const INLINE_BYTES: usize = 64 << 10;
+
+/// Does something with stored tallies, on a thread of its own where they are
+/// large.
+pub(super) async fn with_texts<T: Send + 'static>(
+    texts: Texts,
+    work: impl FnOnce(&Texts) -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    if texts.values().map(String::len).sum::<usize>() <= INLINE_BYTES {
+        return work(&texts);
+    }
+    let done = tokio::task::spawn_blocking(move || work(&texts)).await;
+    done.unwrap_or_else(|_| Err(StoreError::Unexpected("reading roll-ups failed".into())))
+}
+
+/// Counts what passes `filter` in each tally; `None` where it has too many
+/// kinds to tell.
+async fn counts_of(
+    texts: Texts,
+    filter: &Filter,
+) -> Result<BTreeMap<(i16, u64), Option<u64>>, StoreError> {
+    let filter = filter.clone();
+    with_texts(texts, move |texts| {
+        let count = |(node, text): (&(i16, u64), &String)| {
+            Ok((*node, tally_from_text(node.0, text)?.count(&filter)))
+        };
+        texts.iter().map(count).collect()
+    })
+    .await
+}
+
+/// Counts what passes `filter` in a node of too many kinds, by its children.
+/// Blocks always tell, so this ends.
+async fn count_children(
+    reads: &Reads,
+    task: i64,
+    (height, ordinal): (i16, u64),
+    filter: &Filter,
+) -> Result<u64, StoreError> {
+    let child = u8::try_from(height - 1).unwrap_or(0);
+    let wanted = Ranges::of([(child, ordinal * FAN_OUT..(ordinal + 1) * FAN_OUT)]);
+    let counts = counts_of(rollups(reads, task, &wanted).await?, filter).await?;
+    let mut sum = 0;
+    for (node, count) in counts {
+        sum += match count {
+            Some(count) => count,
+            None => Box::pin(count_children(reads, task, node, filter)).await?,
+        };
+    }
+    Ok(sum)
 }
 
 /// Returns how many blocks of a log are rolled up.
@@ -122,7 +188,7 @@ pub(super) async fn rollups(
     executor: impl PgExecutor<'_>,
     task: i64,
     wanted: &Ranges,
-) -> Result<BTreeMap<(i16, u64), String>, StoreError> {
+) -> Result<Texts, StoreError> {
     let rows = sqlx::query_file!(
         "sql/read/rollups.sql",
         task,
@@ -178,9 +244,19 @@ pub(in super::super) async fn count(
     wanted.sort_by_key(|(height, ordinals)| (*height, ordinals.start, ordinals.end));
     wanted.dedup();
     let texts = rollups(reads, task, &Ranges::of(wanted)).await?;
+    let partial = |position: &u64| Some(position / BLOCK_LEN).filter(|block| *block < rolled_up);
+    let blocks: HashMap<u64, String> = positions
+        .iter()
+        .filter_map(partial)
+        .filter_map(|block| Some((block, texts.get(&(0, block))?.clone())))
+        .collect();
     let mut counts: HashMap<(i16, u64), u64> = HashMap::with_capacity(texts.len());
-    for ((height, ordinal), text) in &texts {
-        counts.insert((*height, *ordinal), tally_from_text(*height, text)?.count(filter));
+    for (node, count) in counts_of(texts, filter).await? {
+        let count = match count {
+            Some(count) => count,
+            None => count_children(reads, task, node, filter).await?,
+        };
+        counts.insert(node, count);
     }
     let mut result = Vec::with_capacity(positions.len());
     for position in positions {
@@ -189,7 +265,7 @@ pub(in super::super) async fn count(
             ordinals.map(move |ordinal| (i16::from(height), ordinal))
         });
         let before: u64 = whole.map(|node| counts.get(&node).copied().unwrap_or_default()).sum();
-        let within = match texts.get(&(0, block)).filter(|_| position / BLOCK_LEN < rolled_up) {
+        let within = match partial(position).and_then(|block| blocks.get(&block)) {
             Some(text) => block_from_text(text)?.count_before(position % BLOCK_LEN, filter),
             None => end.count_before(position - block * BLOCK_LEN, filter),
         };
@@ -247,11 +323,16 @@ async fn find_rolled_up(
             (rolled_up / span).min(first + FAN_OUT)
         };
         let wanted = Ranges::of([(height, first..past)]);
-        for ((_, ordinal), text) in rollups(reads, task, &wanted).await? {
-            let count = tally_from_text(i16::from(height), &text)?.count(filter);
+        let texts = rollups(reads, task, &wanted).await?;
+        for (node, count) in counts_of(texts.clone(), filter).await? {
+            let count = match count {
+                Some(count) => count,
+                None => count_children(reads, task, node, filter).await?,
+            };
+            let ordinal = node.1;
             if left < count {
-                if height == 0
-                    && let Some(offset) = block_from_text(&text)?.offset_of(left, filter)
+                if let Some(text) = texts.get(&node).filter(|_| height == 0)
+                    && let Some(offset) = block_from_text(text)?.offset_of(left, filter)
                 {
                     return Ok(Found::At(Node { height, ordinal }.range().start + offset));
                 }

@@ -8,17 +8,20 @@
 //! short. They do rely on a block and the roll-ups it completes being there
 //! together.
 
+mod batch;
 mod histogram;
 mod removal;
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+pub(super) use self::batch::{BatchRow, RollupColumns};
 pub(super) use self::histogram::{Ranges, count, plain_ranges, position_of, rolled_up_blocks};
-use self::histogram::{block_to_text, rollups, tally_from_text, tally_to_text};
+use self::histogram::{block_to_text, rollups, tally_from_text, tally_to_text, with_texts};
 pub(super) use self::removal::{LANE_STATEMENT_TIMEOUT, REMOVAL_DELAY, run as run_removals};
 use super::columns::{to_i64, to_level, to_mode, to_u64};
 use super::session::{Reads, Session};
@@ -94,13 +97,17 @@ async fn roll_up_task(
     while (block + 1) * BLOCK_LEN <= full_until {
         let whole = (next_index - block * BLOCK_LEN).min(BLOCK_LEN);
         let Some(summary) = summarise(reads, task, block, whole).await? else { return Ok(()) };
+        // Summed up before the transaction: what is stored never changes, and
+        // Postgres ends a transaction that is kept waiting.
+        let parents = sum_parents(reads, task, block, &summary.kinds).await?;
         let mut transaction = reads.begin().await?;
-        let is_ours = store_block(&mut transaction, task, block, &summary).await?;
-        block += 1;
-        if is_ours {
-            roll_up_parents(&mut transaction, task, block).await?;
+        if store_block(&mut transaction, task, block, &summary).await? {
+            for parent in &parents {
+                store_parent(&mut transaction, task, parent).await?;
+            }
         }
         transaction.commit().await?;
+        block += 1;
     }
     Ok(())
 }
@@ -115,6 +122,47 @@ struct Summary {
     superseded: Vec<i64>,
     /// By `latest` series: the event that is retained of the block.
     retained: HashMap<String, u64>,
+}
+
+/// An entry of a block.
+struct SummaryRow {
+    index: u64,
+    level: i16,
+    mode: Option<i16>,
+    event_type: String,
+    series: Option<String>,
+    field: Option<String>,
+    is_delta: bool,
+    data: String,
+}
+
+impl Summary {
+    /// Adds the next entry of the block.
+    fn add(&mut self, row: SummaryRow) -> Result<(), StoreError> {
+        let (index, level) = (row.index, to_level(row.level)?);
+        let event_type: Arc<str> = row.event_type.into();
+        self.kinds.push(&event_type, level, row.is_delta);
+        let (Some(series), Some(mode)) = (row.series, row.mode) else { return Ok(()) };
+        match to_mode(mode)? {
+            SeriesMode::KeepAll => {}
+            SeriesMode::Latest => {
+                if let Some(before) = self.retained.insert(series, index) {
+                    self.superseded.push(to_i64(before));
+                }
+            }
+            SeriesMode::Accumulate => {
+                let data = Json::from_compact(row.data);
+                let draft = EventDraft { event_type, level, data, series: None };
+                let field = row.field.map(Arc::from);
+                let chunk = self.chunks.entry(series).or_default();
+                chunk.0 = index;
+                if let Some(part) = Contribution::of(field.as_ref(), &draft) {
+                    chunk.1.push_str(part.body);
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Reads a block of `whole` events; `None` when some are missing, because its
@@ -132,28 +180,16 @@ async fn summarise(
     }
     let mut summary = Summary::default();
     for row in rows {
-        let (index, level) = (to_u64(row.index), to_level(row.level)?);
-        let event_type: Arc<str> = row.event_type.into();
-        summary.kinds.push(&event_type, level, row.is_delta);
-        let (Some(series), Some(mode)) = (row.series, row.mode) else { continue };
-        match to_mode(mode)? {
-            SeriesMode::KeepAll => {}
-            SeriesMode::Latest => {
-                if let Some(before) = summary.retained.insert(series, index) {
-                    summary.superseded.push(to_i64(before));
-                }
-            }
-            SeriesMode::Accumulate => {
-                let data = Json::from_compact(row.data);
-                let draft = EventDraft { event_type, level, data, series: None };
-                let field = row.field.map(Arc::from);
-                let chunk = summary.chunks.entry(series).or_default();
-                chunk.0 = index;
-                if let Some(part) = Contribution::of(field.as_ref(), &draft) {
-                    chunk.1.push_str(part.body);
-                }
-            }
-        }
+        summary.add(SummaryRow {
+            index: to_u64(row.index),
+            level: row.level,
+            mode: row.mode,
+            event_type: row.event_type,
+            series: row.series,
+            field: row.field,
+            is_delta: row.is_delta,
+            data: row.data,
+        })?;
     }
     Ok(Some(summary))
 }
@@ -191,31 +227,68 @@ async fn store_block(
     Ok(inserted > 0)
 }
 
-/// Rolls up the neighbours that the block before `blocks` completed.
-async fn roll_up_parents(session: &mut Session, task: i64, blocks: u64) -> Result<(), StoreError> {
-    for height in 1..=MAX_HEIGHT {
-        let span = FAN_OUT.pow(u32::from(height));
-        if !blocks.is_multiple_of(span) {
-            return Ok(());
-        }
-        let ordinal = blocks / span - 1;
-        let children = ordinal * FAN_OUT..(ordinal + 1) * FAN_OUT;
-        let wanted = Ranges::of([(height - 1, children.clone())]);
-        let mut sum = Tally::default();
-        for ((child_height, _), text) in rollups(&mut *session, task, &wanted).await? {
-            sum.merge(&tally_from_text(child_height, &text)?);
-        }
-        sqlx::query_file!(
-            "sql/rollup/parent.sql",
-            task,
-            i16::from(height),
-            to_i64(ordinal),
-            tally_to_text(&sum),
-            to_i64(children.start),
-            to_i64(children.end),
-        )
-        .execute(&mut *session)
-        .await?;
+/// The sum of neighbours of one height.
+struct Parent {
+    height: u8,
+    ordinal: u64,
+    kinds: String,
+}
+
+impl Parent {
+    /// Returns the ordinals of the neighbours, one height below.
+    fn children(&self) -> Range<u64> {
+        self.ordinal * FAN_OUT..(self.ordinal + 1) * FAN_OUT
     }
+}
+
+/// Sums up the neighbours that `block`, which is not stored yet, completes.
+async fn sum_parents(
+    reads: &Reads,
+    task: i64,
+    block: u64,
+    kinds: &BlockTally,
+) -> Result<Vec<Parent>, StoreError> {
+    let mut parents: Vec<Parent> = Vec::new();
+    let mut newest = None;
+    for height in 1..=MAX_HEIGHT {
+        if !(block + 1).is_multiple_of(FAN_OUT.pow(u32::from(height))) {
+            break;
+        }
+        let ordinal = (block + 1) / FAN_OUT.pow(u32::from(height)) - 1;
+        let newest_child = newest.take().unwrap_or_else(|| kinds.tally());
+        let mut parent = Parent { height, ordinal, kinds: String::new() };
+        // The last of them is the one that is not stored yet.
+        let stored = Range { end: parent.children().end - 1, ..parent.children() };
+        let texts = rollups(reads, task, &Ranges::of([(height - 1, stored)])).await?;
+        let (sum, text) = with_texts(texts, move |texts| {
+            let parse =
+                |((height, _), text): (&(i16, u64), &String)| tally_from_text(*height, text);
+            let mut parts = texts.iter().map(parse).collect::<Result<Vec<Tally>, _>>()?;
+            parts.push(newest_child);
+            let sum = Tally::sum(&parts);
+            let text = tally_to_text(&sum);
+            Ok((sum, text))
+        })
+        .await?;
+        parent.kinds = text;
+        parents.push(parent);
+        newest = Some(sum);
+    }
+    Ok(parents)
+}
+
+async fn store_parent(session: &mut Session, task: i64, parent: &Parent) -> Result<(), StoreError> {
+    let children = parent.children();
+    sqlx::query_file!(
+        "sql/rollup/parent.sql",
+        task,
+        i16::from(parent.height),
+        to_i64(parent.ordinal),
+        parent.kinds,
+        to_i64(children.start),
+        to_i64(children.end),
+    )
+    .execute(&mut *session)
+    .await?;
     Ok(())
 }

@@ -14,6 +14,7 @@
 //! met an error is never used again. While it is deaf, readers poll faster.
 
 use std::fmt::Write as _;
+use std::io;
 use std::io::ErrorKind::{ConnectionAborted, TimedOut};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -23,8 +24,9 @@ use async_trait::async_trait;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::super::options::Settings;
+use super::super::primary::{Need, Primary};
 use super::super::session::{Route, Session};
+use super::super::settings::Settings;
 use super::buffer::WakeBuffer;
 use crate::domain::TaskNumber;
 use crate::store::report::Reporter;
@@ -60,10 +62,11 @@ pub(in super::super) struct PostgresBus {
     ping_sent: AtomicU64,
     ping_heard: AtomicU64,
     reporter: Reporter,
+    primary: Arc<Primary>,
 }
 
 impl PostgresBus {
-    pub(in super::super) fn new(reporter: Reporter) -> Arc<Self> {
+    pub(in super::super) fn new(reporter: Reporter, primary: Arc<Primary>) -> Arc<Self> {
         Arc::new(Self {
             instance: format!("{:016x}", rand::random::<u64>()),
             outgoing: WakeBuffer::default(),
@@ -73,7 +76,13 @@ impl PostgresBus {
             ping_sent: AtomicU64::new(0),
             ping_heard: AtomicU64::new(0),
             reporter,
+            primary,
         })
+    }
+
+    /// Asks for a look at everything, here: wakes may have been missed.
+    pub(in super::super) fn rescan(&self) {
+        self.incoming.push_rescan();
     }
 
     /// Sends what is announced, for ever.
@@ -105,7 +114,7 @@ impl PostgresBus {
             if payloads.is_empty() {
                 continue;
             }
-            match send(&mut connection, &options, route, &payloads).await {
+            match self.send(&mut connection, &options, route, &payloads).await {
                 Ok(()) => {
                     is_failing = false;
                     self.reporter.report(&Report::WakesSent(tasks));
@@ -120,6 +129,25 @@ impl PostgresBus {
             }
             last_sent = Instant::now();
         }
+    }
+
+    /// Sends payloads, over a new connection if there is none that is current.
+    async fn send(
+        &self,
+        connection: &mut Option<Session>,
+        options: &PgConnectOptions,
+        route: Route,
+        payloads: &[String],
+    ) -> Result<(), sqlx::Error> {
+        let open = if let Some(open) = connection.take().filter(Session::is_current) {
+            open
+        } else {
+            let (settings, primary) = (Settings::Read, &self.primary);
+            Session::connect(options, route, settings, TIMEOUT, primary, Need::Reads).await?
+        };
+        let open = connection.insert(open);
+        sqlx::query_file!("sql/bus/notify.sql", payloads).fetch_all(open).await?;
+        Ok(())
     }
 
     fn failed(&self, problem: BusProblem, error: &sqlx::Error) {
@@ -181,6 +209,8 @@ impl PostgresBus {
         let listening = timeout(TIMEOUT, async {
             let mut listener = PgListener::connect_with(&pool).await?;
             listener.eager_reconnect(false);
+            let (route, settings) = (Route::Direct, Settings::Listener);
+            self.primary.admit(&mut listener, route, settings, Need::Reads).await?;
             listener.listen(CHANNEL).await?;
             Ok::<_, sqlx::Error>(listener)
         });
@@ -191,6 +221,7 @@ impl PostgresBus {
         let outcome = tokio::select! {
             outcome = self.receive(&mut listener) => outcome,
             outcome = self.keep_pinging() => outcome,
+            () = self.primary.renewed() => Err(io::Error::other("another server").into()),
         };
         // Not waited for: the listener holds its connection until it is dropped,
         // and a connection that died without a word is never given back.
@@ -247,21 +278,6 @@ fn count(wake: &Wake) -> usize {
     }
 }
 
-/// Sends payloads, over a new connection if there is none.
-async fn send(
-    connection: &mut Option<Session>,
-    options: &PgConnectOptions,
-    route: Route,
-    payloads: &[String],
-) -> Result<(), sqlx::Error> {
-    let open = match connection {
-        Some(open) => open,
-        None => connection.insert(Session::connect(options, route, Settings::Read, TIMEOUT).await?),
-    };
-    sqlx::query_file!("sql/bus/notify.sql", payloads).fetch_all(open).await?;
-    Ok(())
-}
-
 fn parse_moved(word: &str) -> Option<Moved> {
     let (number, index) = word.split_once(':')?;
     let urgent = index.ends_with('!');
@@ -296,7 +312,7 @@ mod tests {
     use super::*;
 
     fn bus() -> Arc<PostgresBus> {
-        PostgresBus::new(Reporter::default())
+        PostgresBus::new(Reporter::default(), Arc::default())
     }
 
     fn moved(number: u64, next_index: u64, urgent: bool) -> Moved {

@@ -7,14 +7,16 @@
 //! [`super::append`]).
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sqlx::postgres::PgConnectOptions;
 use tokio::time::{sleep, timeout_at};
 
 use super::super::error::{Failure, classify, to_store_error};
-use super::super::options::Settings;
+use super::super::primary::{Need, Primary};
 use super::super::session::{Route, Session};
+use super::super::settings::Settings;
 use crate::store::StoreError;
 
 /// First pause before a broken connection is tried again; doubles up to 16 times.
@@ -22,6 +24,9 @@ const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
 
 /// Minimum time that an attempt to connect gets.
 const MIN_CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// How many sessions that cannot serve a statement are replaced for it.
+const MAX_BAD_SESSIONS: u32 = 3;
 
 /// A statement that may be sent several times.
 pub(super) trait Statement: Send {
@@ -80,12 +85,18 @@ pub(super) struct Connection {
     /// How long the callers of a write wait; a reply that takes half of that
     /// counts as lost.
     write_timeout: Duration,
+    primary: Arc<Primary>,
     session: Option<Session>,
 }
 
 impl Connection {
-    pub(super) fn new(options: PgConnectOptions, route: Route, write_timeout: Duration) -> Self {
-        Self { options, route, write_timeout, session: None }
+    pub(super) fn new(
+        options: PgConnectOptions,
+        route: Route,
+        write_timeout: Duration,
+        primary: Arc<Primary>,
+    ) -> Self {
+        Self { options, route, write_timeout, primary, session: None }
     }
 
     /// Runs a statement until its outcome is known, up to `until`.
@@ -94,7 +105,10 @@ impl Connection {
         until: Instant,
         statement: &mut S,
     ) -> Result<S::Output, WriteError> {
-        let mut is_repeat = false;
+        let (mut is_repeat, mut bad_sessions) = (false, 0);
+        if self.session.as_ref().is_some_and(|session| !session.is_current()) {
+            self.disconnect();
+        }
         loop {
             if is_repeat && Instant::now() >= until {
                 let why = "the database did not answer in time".into();
@@ -122,6 +136,21 @@ impl Connection {
                     is_repeat = true;
                     self.disconnect();
                 }
+                // It did not happen there; earlier copies are as unknown as before.
+                Failure::ReadOnly if Instant::now() < until => self.disconnect(),
+                Failure::BadSession if bad_sessions < MAX_BAD_SESSIONS => {
+                    bad_sessions += 1;
+                    self.disconnect();
+                }
+                Failure::ReadOnly | Failure::BadSession => {
+                    self.disconnect();
+                    let why = error.to_string();
+                    return Err(if is_repeat {
+                        WriteError::Unknown(StoreError::OutcomeUnknown(why))
+                    } else {
+                        WriteError::Failed(StoreError::Unavailable(why))
+                    });
+                }
                 // Perhaps an earlier copy that still runs holds it.
                 Failure::LockTimeout if is_repeat => {}
                 Failure::LockTimeout => {
@@ -140,14 +169,28 @@ impl Connection {
 
     /// Returns the session, making one if there is none.
     async fn connect(&mut self, until: Instant) -> Result<&mut Session, StoreError> {
+        if let Err(error) = self.make_session(until).await {
+            self.primary.note_unreachable();
+            return Err(error);
+        }
+        self.session.as_mut().ok_or_else(|| StoreError::Unavailable("no connection".into()))
+    }
+
+    async fn make_session(&mut self, until: Instant) -> Result<(), StoreError> {
         let mut pause = RECONNECT_PAUSE;
         while self.session.is_none() {
             if Instant::now() >= until + MIN_CONNECT_TIMEOUT {
                 // One that is made but never gets an answer is not made again.
                 return Err(StoreError::Unavailable("connections break".into()));
             }
-            let attempt =
-                Session::connect(&self.options, self.route, Settings::Lane, self.write_timeout / 2);
+            let attempt = Session::connect(
+                &self.options,
+                self.route,
+                Settings::Lane,
+                self.write_timeout / 2,
+                &self.primary,
+                Need::Writes,
+            );
             // Late or not, a database that is there has the time to say so.
             let deadline = until.max(Instant::now() + MIN_CONNECT_TIMEOUT);
             match timeout_at(deadline.into(), attempt).await {
@@ -162,7 +205,7 @@ impl Connection {
                 }
             }
         }
-        self.session.as_mut().ok_or_else(|| StoreError::Unavailable("no connection".into()))
+        Ok(())
     }
 
     fn disconnect(&mut self) {

@@ -48,6 +48,7 @@ use super::request::{AppendRequest, CreateRequest, Request, fail_all};
 use super::reserve::{Reserved, ReservedWrite};
 use crate::domain::{IdempotencyKey, TaskId};
 use crate::store::postgres::columns::{of_number, to_u64};
+use crate::store::postgres::primary::Primary;
 use crate::store::postgres::rows::TaskRow;
 use crate::store::postgres::session::Route;
 use crate::store::{Appended, BatchKind, BatchReport, Commit, Report, StoreError};
@@ -70,7 +71,7 @@ pub(in super::super) struct Lane {
     pub(super) post_commit: Arc<PostCommit>,
     write_timeout: Duration,
     pub(super) connection: Connection,
-    id: Option<BatchId>,
+    pub(super) id: Option<BatchId>,
     /// Batches up to this one have no receipt any more.
     pruned: i64,
     pub(super) cache: HeadCache,
@@ -88,12 +89,13 @@ impl Lane {
         post_commit: Arc<PostCommit>,
         write_timeout: Duration,
         route: Route,
+        primary: Arc<Primary>,
     ) -> Self {
         Self {
             queue,
             post_commit,
             write_timeout,
-            connection: Connection::new(options, route, write_timeout),
+            connection: Connection::new(options, route, write_timeout, primary),
             id: None,
             pruned: 0,
             cache: HeadCache::default(),
@@ -191,8 +193,11 @@ impl Lane {
 
     /// Returns the number of the next batch, of a lane that readers know.
     pub(super) async fn batch_id(&mut self, until: Instant) -> Result<BatchId, StoreError> {
-        if let Some(id) = self.id {
-            return Ok(id);
+        match self.id {
+            Some(id) if self.post_commit.has_lane(id.lane) => return Ok(id),
+            // A heartbeat found that it was retired.
+            Some(_) => self.abandon_lane(),
+            None => {}
         }
         let lane = (rand::random::<u64>() >> 1).cast_signed();
         let registered = self.connection.run(until, &mut Register { lane }).await;

@@ -58,6 +58,11 @@ impl PostCommit {
         self.lanes.lock().retain(|known| *known != lane);
     }
 
+    /// Tells whether a lane is registered, as far as is known.
+    pub(super) fn has_lane(&self, lane: i64) -> bool {
+        self.lanes.lock().contains(&lane)
+    }
+
     /// Returns the lanes that write.
     pub(in super::super) fn lanes(&self) -> Vec<i64> {
         self.lanes.lock().clone()

@@ -6,10 +6,13 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 
 use crate::domain::{
-    Append, AppendRules, Change, Guard, IdempotencyKey, Json, NewTask, Refused, Sealed, TaskId,
+    Append, AppendRules, Change, Guard, IdempotencyKey, NewTask, Refused, Sealed, TaskId,
     TaskState, judge,
 };
 use crate::store::{Appended, Created, StoreError, TaskRef};
+
+/// What a request takes up apart from what it brings.
+const REQUEST_BYTES: usize = 512;
 
 /// Where the answer goes, and what the queue knows of a request.
 pub(super) struct Ticket<R> {
@@ -63,9 +66,7 @@ impl CreateRequest {
         key: Option<IdempotencyKey>,
         deadline: Instant,
     ) -> (Request, Answer<Created>) {
-        let text = |json: &Option<Json>| json.as_ref().map_or(0, |json| json.as_str().len());
-        let bytes = 1024 + text(&spec.params) + text(&spec.metadata);
-        let (ticket, answer) = Ticket::new(deadline, bytes);
+        let (ticket, answer) = Ticket::new(deadline, REQUEST_BYTES + spec.size_bytes());
         let request = Self { spec, key, nonce: rand::random(), ticket };
         (Request::Create(Box::new(request)), answer)
     }
@@ -94,8 +95,8 @@ impl AppendRequest {
         append: Append,
         deadline: Instant,
     ) -> (Request, Answer<Appended>) {
+        let (ticket, answer) = Ticket::new(deadline, REQUEST_BYTES + append.size_bytes());
         let Append { task, change, rules, guard, key } = append;
-        let (ticket, answer) = Ticket::new(deadline, 512 + size_of_change(&change));
         let progress = Some(Progress::Undecided(change));
         let request = Self { task, rules, guard, key, progress, ticket };
         (Request::Append(Box::new(request)), answer)
@@ -180,7 +181,7 @@ pub(in super::super) struct DeleteRequest {
 
 impl DeleteRequest {
     pub(in super::super) fn queue(task: TaskRef, deadline: Instant) -> (Request, Answer<bool>) {
-        let (ticket, answer) = Ticket::new(deadline, 512);
+        let (ticket, answer) = Ticket::new(deadline, REQUEST_BYTES + task.id.as_str().len());
         (Request::Delete(Self { task, ticket }), answer)
     }
 }
@@ -226,15 +227,6 @@ impl Request {
             Self::Create(request) => request.ticket.answer(Err(error)),
             Self::Append(request) => request.ticket.answer(Err(error)),
             Self::Delete(request) => request.ticket.answer(Err(error)),
-        }
-    }
-}
-
-fn size_of_change(change: &Change) -> usize {
-    match change {
-        Change::Publish(events) => events.iter().map(|event| 256 + event.data.as_str().len()).sum(),
-        Change::Transition(transition) => {
-            transition.result.as_ref().map_or(256, |result| 256 + result.as_str().len())
         }
     }
 }

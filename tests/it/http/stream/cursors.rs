@@ -1,5 +1,6 @@
 //! Cursors: where a stream continues.
 
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::super::{delta, latest, plain};
@@ -15,7 +16,7 @@ on_every_store![
     of_several_cursors_the_most_binding_counts,
     the_header_goes_before_all,
     the_id_of_a_replaced_event_keeps_its_place,
-    an_unknown_id_is_passed_over_and_announced,
+    an_unknown_id_begins_anew_and_is_announced,
 ];
 
 /// A running task with four events, each of a time of its own, and an end.
@@ -157,13 +158,15 @@ async fn the_id_of_a_replaced_event_keeps_its_place(backend: Backend) {
 }
 
 /// Rules: S38
-async fn an_unknown_id_is_passed_over_and_announced(backend: Backend) {
+async fn an_unknown_id_begins_anew_and_is_announced(backend: Backend) {
     let server = backend.start().await;
     let (id, all) = sample(&server).await;
     let other = server.running_task().await;
     server.publish(&other, json!([delta("s", "x"), plain("a", 1)])).await;
     let foreign = text_of(&server.history(&other, "").await[1]["id"]);
     let real = text_of(&all[2]["id"]);
+    let other_digit = if &real[9..10] == "0" { "1" } else { "0" };
+    let other_time = [&real[..9], other_digit, &real[10..]].concat();
     let beyond = format!("{}Z", &text_of(&all[5]["id"])[..25]);
     let unknown = [
         "nonsense",
@@ -175,6 +178,8 @@ async fn an_unknown_id_is_passed_over_and_announced(backend: Backend) {
         &beyond,
         &format!("{real}~9999"),
         "-1",
+        // The place is right, and the event there has another time.
+        &other_time,
     ];
     for cursor in unknown {
         for mut stream in [
@@ -186,15 +191,23 @@ async fn an_unknown_id_is_passed_over_and_announced(backend: Backend) {
             assert_eq!(stream.comments, ["reset"], "{cursor}");
             assert_eq!(stream.rest().await.len(), 6, "{cursor}");
         }
-        // The next cursor counts when there is one.
-        assert_eq!(
-            rest(server.resume(&id, &format!("?since.id={real}"), cursor).await).await,
-            [3, 4, 5]
-        );
-        assert_eq!(rest(server.resume(&id, "?since.index=3", cursor).await).await, [4, 5]);
+        // Another cursor beside it could pass over what the reader has not seen.
         let time = number_of(&all[4]["timestamp"]);
-        let query = format!("?since.id={cursor}&since.timestamp={time}");
-        assert_eq!(rest(server.stream(&id, &query).await).await, [5]);
+        for query in [
+            format!("?since.id={real}"),
+            "?since.index=3".into(),
+            format!("?since.timestamp={time}"),
+        ] {
+            let frames = server.resume(&id, &query, cursor).await.rest().await;
+            assert_eq!(frames[0].get("rawIndex"), 0, "{cursor} {query}");
+            assert_eq!(frames[0].get("reset"), true, "{cursor} {query}");
+            assert!(frames[1..].iter().all(|frame| frame.data().get("reset").is_none()));
+            let path = format!("/tasks/{id}/events/history{query}");
+            let request = server.request(Method::GET, &path).header("Last-Event-ID", cursor);
+            let history = server.send(request).await;
+            assert_eq!(history.header("taskcast-reset"), "true", "{cursor} {query}");
+            assert_eq!(history.json().as_array().unwrap().len(), all.len());
+        }
     }
     let mut known = server.resume(&id, "", &real).await;
     known.rest().await;

@@ -71,7 +71,7 @@ async fn done_comes_with_the_terminal_id_also_when_its_event_is_hidden(backend: 
     assert_eq!(all.last().unwrap().id, Some(terminal));
 }
 
-/// Rules: S21, H52
+/// Rules: S21, H57
 async fn deleting_a_task_ends_its_streams_everywhere(backend: Backend) {
     let (first, second) = backend.start_two().await;
     for status in ["pending", "running"] {

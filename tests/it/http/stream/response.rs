@@ -1,11 +1,13 @@
 //! What a stream looks like on the wire.
 
+use std::time::{Duration, Instant};
+
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::super::{delta, is_ulid, latest, plain};
 use crate::support::client::text_of;
-use crate::support::{Backend, on_every_store, until};
+use crate::support::{Backend, on_every_store, until, within};
 
 on_every_store![
     a_stream_is_an_event_stream_and_refusals_are_json,
@@ -15,6 +17,8 @@ on_every_store![
     unwrapped_data_is_the_event_as_published,
     only_two_event_names_occur,
     silence_is_broken_by_comments,
+    a_stream_begins_with_a_comment_at_once,
+    a_reader_may_wait_for_its_task,
 ];
 
 /// Rules: S1
@@ -97,8 +101,10 @@ async fn an_envelope_has_its_members_in_order(backend: Backend) {
     let with = |more: &[&str]| base.iter().chain(more).map(ToString::to_string).collect::<Vec<_>>();
     let mut stream = server.stream(&id, "").await;
     let frames = stream.take(4).await;
-    assert_eq!(names_in_order(&frames[0].text), with(&[]));
-    assert_eq!(names_in_order(&frames[1].text), with(&["seriesId", "seriesMode"]));
+    // Before a snapshot the `id:` line is longer, and `cursor` repeats it.
+    assert_eq!(names_in_order(&frames[0].text), with(&["cursor"]));
+    assert_eq!(frames[0].get("cursor"), *frames[0].id.as_ref().unwrap());
+    assert_eq!(names_in_order(&frames[1].text), with(&["seriesId", "seriesMode", "cursor"]));
     let snapshot = with(&["seriesId", "seriesMode", "seriesAccField", "seriesSnapshot"]);
     assert_eq!(names_in_order(&frames[2].text), snapshot);
     assert_eq!(names_in_order(&frames[3].text), with(&["seriesId"]));
@@ -128,7 +134,9 @@ async fn unwrapped_data_is_the_event_as_published(backend: Backend) {
         server.publish(&id, json!([plain("p", 1), delta("s", "a"), delta("s", "b")])).await;
     let mut stream = server.stream(&id, "?wrap=false").await;
     let frames = stream.take(2).await;
-    assert_eq!(frames[0].data(), published[0]);
+    let mut first = frames[0].data();
+    assert!(first.as_object_mut().unwrap().remove("cursor").is_some());
+    assert_eq!(first, published[0]);
     let mut snapshot = published[2].clone();
     snapshot["data"] = json!({"text": "ab"});
     snapshot["seriesSnapshot"] = json!(true);
@@ -186,9 +194,43 @@ async fn silence_is_broken_by_comments(backend: Backend) {
     let patient = backend.start().await;
     let id = patient.new_task().await;
     let mut stream = patient.stream(&id, "").await;
-    let opened = std::time::Instant::now();
+    let opened = Instant::now();
     until("a second passes", || async { (opened.elapsed().as_secs() >= 1).then_some(()) }).await;
     patient.publish(&id, plain("a", 1)).await;
     stream.one().await;
     assert!(stream.comments.is_empty(), "{:?}", stream.comments);
+}
+
+/// Rules: S10
+async fn a_stream_begins_with_a_comment_at_once(backend: Backend) {
+    // Nothing else breaks the silence while the test waits.
+    let quiet = ("TASKCAST_SSE__KEEP_ALIVE_MS", "3600000");
+    let server = backend.start_with(&[quiet]).await;
+    let id = server.new_task().await;
+    for path in [format!("/tasks/{id}/events"), "/events".to_owned()] {
+        let mut response = server.request(Method::GET, &path).send().await.unwrap();
+        let first = within("the first byte", response.chunk()).await.unwrap().unwrap();
+        assert!(first.starts_with(b":") && first.ends_with(b"\n\n"), "{path}: {first:?}");
+    }
+}
+
+/// Rules: S56
+async fn a_reader_may_wait_for_its_task(backend: Backend) {
+    let (first, second) = backend.start_two().await;
+    let waiting = tokio::spawn({
+        let server = first.clone();
+        async move { server.stream("later", "?wait=25").await.one().await }
+    });
+    let began = Instant::now();
+    first.get("/tasks/nobody/events?wait=1").await.refused(404, "task_not_found");
+    assert!(began.elapsed() >= Duration::from_secs(1));
+    assert!(!waiting.is_finished());
+    second.create(json!({"id": "later"})).await;
+    second.publish("later", plain("a", 1)).await;
+    let frame = within("the reader gets its task", waiting).await.unwrap();
+    assert_eq!(frame.get("data"), 1);
+    for wait in ["26", "-1", "x"] {
+        let reply = first.get(&format!("/tasks/later/events?wait={wait}")).await;
+        reply.refused_at(400, "invalid_request", "/query/wait");
+    }
 }
