@@ -50,7 +50,7 @@ const MAX_KINDS: usize = 4096;
 /// How many events of each kind a stretch of the log holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Tally {
-    /// Counts of at most [`MAX_KINDS`] kinds, each of which stands here once.
+    /// Counts of at most `MAX_KINDS` kinds, each of which stands here once.
     Kinds(Vec<(LogKind, u64)>),
     /// More kinds than that. Who wants to know what passes a filter asks the
     /// parts of the stretch.

@@ -40,8 +40,8 @@ impl Process {
     }
 
     async fn ended(&mut self) {
-        let child = std::cell::RefCell::new(&mut self.0);
-        until("the process ends", || async { child.borrow_mut().try_wait().unwrap() }).await;
+        let child = std::sync::Mutex::new(&mut self.0);
+        until("the process ends", || async { child.lock().unwrap().try_wait().unwrap() }).await;
     }
 }
 
@@ -180,7 +180,7 @@ async fn write(
 async fn follow(client: Client, task: String) -> Result<String, String> {
     let (mut text, mut last_event_id) = (String::new(), None);
     let mut retry = Duration::from_secs(1);
-    let deadline = Instant::now() + Duration::from_secs(600);
+    let deadline = Instant::now() + Duration::from_mins(10);
     while Instant::now() < deadline {
         let mut request = client.request(Method::GET, &format!("/tasks/{task}/events"));
         request = request.header("Accept", "text/event-stream");
